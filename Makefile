@@ -1,0 +1,30 @@
+# Needs Python 3.10 or newer with venv; everything else is installed into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check soak clean
+
+.venv/run.done: requirements.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+.venv/test.done: requirements-test.txt .venv/run.done
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
+	@touch $@
+
+demo: .venv/run.done ## train, test and evaluate the embedded default
+	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo.sh
+
+test: .venv/test.done ## the test suite
+	$(BIN)/python -m pytest
+
+soak: .venv/test.done ## the long fault and slow tests
+	$(BIN)/python -m pytest -m slow
+
+check: .venv/test.done ## lint and types, under a minute
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean: ## the environment, not your runs
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache

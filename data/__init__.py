@@ -1,0 +1,1 @@
+"""Reading images and label maps: Examples of uint8 tensors, never normalised here."""

@@ -1,0 +1,1 @@
+"""Official downloads into the one layout that data.folders reads."""

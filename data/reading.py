@@ -1,0 +1,177 @@
+"""One file to one tensor: images as uint8 pixels, label maps as ids, each checked on the way in.
+
+A wrong id in a label map otherwise surfaces as a crash inside a CUDA kernel, far from its file: here every mistake is a
+UserError of one line with the file, what it holds, what was wanted and the key to change.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from errors import UserError
+
+SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".npy"))
+IDS = ("L", "P", "1", "I", "I;16")  # modes whose values are ids
+DEEP = ("I", "I;16", "I;16B", "F")  # more than 8 bits: no place among uint8 images
+SHOWN = 5  # offending values that an error lists
+BROKEN = (OSError, SyntaxError, ValueError, EOFError)  # what Pillow and numpy raise for a damaged file
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the first bytes of a file tell: format as Pillow names it or NPY, mode, height and width, channels."""
+
+    format: str
+    mode: str
+    size: tuple[int, int]
+    channels: int
+
+
+def read_header(file: Path) -> Header:
+    """Format, mode and size without the pixels. Raises: UserError where the file is no image or no (H, W, C) array."""
+    if file.suffix.lower() == ".npy":
+        array = _load_array(file)
+        return Header("NPY", str(array.dtype), array.shape[:2], array.shape[2])
+    try:
+        with Image.open(file) as image:
+            channels = 1 if image.mode in ("L", "1", *DEEP) else 3
+            return Header(image.format or "", image.mode, (image.height, image.width), channels)
+    except BROKEN as error:
+        raise _broken(file, error) from error
+
+
+def read_image(file: Path, channels: int = 3) -> Tensor:
+    """(channels, H, W) uint8. Grey becomes RGB or RGB grey as `channels` asks; an array must have that many channels.
+
+    Raises: UserError for a damaged file, a 16-bit or floating point image, or another number of channels.
+    """
+    if file.suffix.lower() == ".npy":
+        array = np.array(_load_array(file))
+        if array.shape[2] != channels:
+            raise UserError(f"{file}: has {array.shape[2]} channels, wanted {channels}; set dataset.channels")
+        return torch.from_numpy(array).movedim(-1, 0).contiguous()
+    if channels not in (1, 3):
+        raise UserError(f"{file}: an image has 1 or 3 channels, wanted {channels}: give .npy files of (H, W, {channels})")
+    try:
+        with Image.open(file) as image:
+            if image.mode in DEEP:
+                raise UserError(f"{file}: is a {image.mode} image of more than 8 bits; convert it to 8 bits a channel")
+            pixels = np.array(image.convert("L" if channels == 1 else "RGB"))
+    except BROKEN as error:
+        raise _broken(file, error) from error
+    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).movedim(-1, 0).contiguous()
+
+
+def read_instance(file: Path) -> Tensor:
+    """(1, H, W) int32 instance ids of an 8- or 16-bit PNG. Raises: UserError for a damaged file or colours."""
+    try:
+        with Image.open(file) as image:
+            if image.mode not in IDS:
+                raise UserError(f"{file}: is a {image.mode} image; an instance map is an 8- or 16-bit PNG of ids")
+            return torch.from_numpy(np.array(image).astype(np.int32))[None]
+    except BROKEN as error:
+        raise _broken(file, error) from error
+
+
+@dataclass(frozen=True)
+class LabelReader:
+    """Reads label maps as ids in 0..classes-1 or `ignore`.
+
+    palette: colour -> id (`labels.read_palette`) for RGB files, and for palette PNGs, whose indices are the ids
+        otherwise; None takes ids only.
+    """
+
+    classes: int
+    ignore: int | None = None
+    palette: dict[tuple[int, int, int], int] | None = None
+
+    def check(self, file: Path, header: Header) -> None:
+        """Raises UserError where the header tells that the file cannot hold these labels."""
+        if header.format in ("JPEG", "MPO"):
+            raise UserError(f"{file}: is a JPEG, whose compression changes label ids; wanted a PNG of ids")
+        if header.format == "NPY":
+            raise UserError(f"{file}: is an array; wanted a PNG of ids, or set dataset.labels=false to read it as image")
+        if header.mode not in IDS and (self.palette is None or header.mode in DEEP):
+            raise UserError(
+                f"{file}: is a {header.mode} image; wanted one 8-bit id a pixel: set dataset.palette=FILE for colours,"
+                " or dataset.labels=false for an image as input"
+            )
+
+    def read(self, file: Path) -> Tensor:
+        """(1, H, W) uint8 ids. Raises: UserError for a damaged file, an unknown colour or an id out of range."""
+        self.check(file, read_header(file))
+        try:
+            with Image.open(file) as image:
+                colored = self.palette is not None and image.mode not in ("L", "1", "I", "I;16")
+                pixels = np.array(image.convert("RGB") if colored else image)
+        except BROKEN as error:
+            raise _broken(file, error) from error
+        ids = self._from_colors(file, pixels) if colored else pixels
+        if ids.dtype == bool:
+            ids = ids.astype(np.uint8)
+        self._check_range(file, ids)
+        return torch.from_numpy(ids.astype(np.uint8, copy=False))[None]
+
+    def _from_colors(self, file: Path, pixels: np.ndarray) -> np.ndarray:
+        """(H, W, 3) colours to (H, W) ids."""
+        assert self.palette is not None
+        items = sorted(((red << 16) + (green << 8) + blue, label) for (red, green, blue), label in self.palette.items())
+        known = np.array([code for code, _ in items], np.int32)
+        codes = pixels.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+        at = np.searchsorted(known, codes).clip(max=len(known) - 1)
+        unknown = codes[known[at] != codes]
+        if unknown.size:
+            values, counts = np.unique(unknown, return_counts=True)
+            names = [f"{code >> 16},{code >> 8 & 255},{code & 255}" for code in values.tolist()]
+            raise UserError(
+                f"{file}: colours {_listed(names, counts.tolist())} are not in the palette of {len(known)} colours;"
+                " add them to the file of dataset.palette"
+            )
+        return np.array([label for _, label in items])[at]
+
+    def _check_range(self, file: Path, ids: np.ndarray) -> None:
+        values, counts = np.unique(ids, return_counts=True) if ids.itemsize > 1 else _counted(ids)
+        wrong = (values < 0) | (values >= self.classes)
+        if self.ignore is not None:
+            wrong &= values != self.ignore
+        if not wrong.any():
+            return
+        allowed = f"0..{self.classes - 1}" + ("" if self.ignore is None else f" and {self.ignore}")
+        cure = "set dataset.classes, or dataset.ignore for the id of unknown pixels"
+        if set(values.tolist()) <= {0, 255}:
+            cure = "a 0/255 mask is read with dataset.labels=false, or make its ids 0 and 1"
+        found = _listed(values[wrong].tolist(), counts[wrong].tolist())
+        raise UserError(f"{file}: label ids {found} are outside {allowed} (dataset.classes={self.classes}); {cure}")
+
+
+def _counted(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Values and counts of 8-bit ids, faster than np.unique by far."""
+    counts = np.bincount(ids.ravel(), minlength=256)
+    values = counts.nonzero()[0]
+    return values, counts[values]
+
+
+def _listed(values: list, counts: list[int]) -> str:
+    """`12 (34 px), 13 (1 px) and 3 more`."""
+    shown = ", ".join(f"{value} ({count} px)" for value, count in zip(values[:SHOWN], counts, strict=False))
+    return shown + (f" and {len(values) - SHOWN} more" if len(values) > SHOWN else "")
+
+
+def _load_array(file: Path) -> np.ndarray:
+    """The (H, W, C) uint8 array of a .npy file, not yet read from disk."""
+    try:
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
+    except BROKEN as error:
+        raise _broken(file, error) from error
+    if array.dtype != np.uint8 or array.ndim != 3:
+        raise UserError(f"{file}: holds {array.dtype} {array.shape}; wanted uint8 (height, width, channels)")
+    return array
+
+
+def _broken(file: Path, error: BaseException) -> UserError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return UserError(f"{file}: cannot be decoded ({reason}); replace the file, or remove it and its partner")

@@ -1,0 +1,87 @@
+"""Joint transforms: label map, instance map and image of a pair are resized, cropped and flipped alike.
+
+The SPADE host's preprocessing (Park et al. 2019, arXiv:1903.07291): bicubic images, nearest labels, one random crop and
+flip for all. An item depends on its random key alone, so results are the same for any number of worker processes.
+"""
+
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from data.example import Example
+from errors import UserError
+
+
+def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """(C, H, W) uint8 to (C, *size) uint8, bicubic with antialiasing; as it is where the size fits already."""
+    if image.shape[-2:] == size:
+        return image
+    return v2.functional.resize(image, list(size), v2.InterpolationMode.BICUBIC, antialias=True)
+
+
+def resize_ids(ids: Tensor, size: tuple[int, int]) -> Tensor:
+    """(1, H, W) integers to (1, *size): the id under the centre of each new pixel, so no id ever appears that was not there.
+
+    Centres line up with those of `resize_image`; torchvision's nearest takes the upper left corner instead.
+    """
+    height, width = ids.shape[-2:]
+    if (height, width) == size:
+        return ids
+    rows = ((torch.arange(size[0], dtype=torch.float64) + 0.5) * height / size[0]).long()
+    columns = ((torch.arange(size[1], dtype=torch.float64) + 0.5) * width / size[1]).long()
+    return ids[:, rows[:, None], columns]
+
+
+def resize(example: Example, size: tuple[int, int], labels: bool = True) -> Example:
+    """Every image of the example to `size`; `labels` says that the source holds ids."""
+    resized = dict(example)
+    for key in ("source", "target", "instance"):
+        if key in example:
+            ids = key == "instance" or (key == "source" and labels)
+            resized[key] = (resize_ids if ids else resize_image)(example[key], size)  # type: ignore[literal-required]
+    return cast(Example, resized)
+
+
+class Augment:
+    """Resizes to `load_size`, crops `size` at random, flips left to right with probability 1/2; all images alike.
+
+    Args:
+        size: (height, width) of the result.
+        load_size: (height, width) before the crop; None resizes to `size` at once.
+        flip: whether to flip at all.
+        labels: whether the source holds ids.
+    Raises: UserError where `load_size` is smaller than `size`.
+    """
+
+    def __init__(
+        self, size: tuple[int, int], load_size: tuple[int, int] | None = None, flip: bool = True, labels: bool = True
+    ) -> None:
+        self.load_size, self.labels = load_size or size, labels
+        if self.load_size[0] < size[0] or self.load_size[1] < size[1]:
+            raise UserError(f"dataset.load_size {list(self.load_size)} is smaller than dataset.size {list(size)}")
+        steps: list[v2.Transform] = [] if self.load_size == size else [v2.RandomCrop(size)]
+        self.steps = steps + [v2.RandomHorizontalFlip()] * flip
+
+    def __call__(self, example: Example, key: tuple[int, int]) -> Example:
+        """The example transformed by the random numbers of `key` = (index, draw); the global generator is left alone."""
+        example = resize(example, self.load_size, self.labels)
+        if not self.steps:
+            return example
+        wrapped = {
+            name: tv_tensors.Mask(value)
+            if name == "instance" or (name == "source" and self.labels)
+            else tv_tensors.Image(value)
+            for name, value in example.items()
+            if name != "name"
+        }
+        seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would also reseed CUDA, which is not forked
+            for step in self.steps:
+                wrapped = step(wrapped)
+        plain = {name: value.as_subclass(Tensor) for name, value in wrapped.items()}
+        return cast(Example, {"name": example["name"], **plain})

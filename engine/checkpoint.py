@@ -1,0 +1,189 @@
+"""Checkpoints: written atomically, loaded with weights_only, and refused with a reason where they do not fit."""
+
+import json
+import os
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from engine.config import NEUTRAL, ConfigError
+from engine.inputs import Inputs
+from errors import UserError
+
+SCHEMA = 1
+
+
+def write(path: Path, state: dict[str, Any]) -> None:
+    """Save beside the target, flush to disk, rename: whatever happens, the previous file stays whole.
+
+    Raises:
+        UserError: on a full or unwritable disk, naming the file; the temporary file is removed.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        cause = error if isinstance(error, OSError) else error.__context__ if isinstance(error.__context__, OSError) else None
+        if cause is None and "PytorchStreamWriter" not in str(error) and "unexpected pos" not in str(error):
+            raise
+        raise UserError(f"{path}: cannot be written ({cause or error}); free space or change hydra.run.dir; the previous checkpoint is intact") from error
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Load one of our checkpoints onto the CPU.
+
+    Raises:
+        UserError: for a missing, damaged or foreign file.
+    """
+    if not path.is_file():
+        raise UserError(f"checkpoint={path}: no such file")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise UserError(f"checkpoint={path}: not a readable checkpoint ({str(error).splitlines()[0][:120]})") from error
+    if not isinstance(state, dict) or "schema" not in state or "networks" not in state:
+        raise UserError(f"checkpoint={path}: not a Patchwise checkpoint; a run folder's last.pt is wanted")
+    if state["schema"] > SCHEMA:
+        raise UserError(f"checkpoint={path}: written by a newer version (schema {state['schema']}, this one reads {SCHEMA})")
+    return state
+
+
+def locate(checkpoint: str) -> Path:
+    """A checkpoint argument: a file, or a run folder, then its last.pt."""
+    path = Path(checkpoint).expanduser()
+    if path.is_dir():
+        if not (path / "last.pt").is_file():
+            raise UserError(f"checkpoint={checkpoint}: the folder holds no last.pt; give a run folder (checkpoints/.../seed0) or a .pt file")
+        return path / "last.pt"
+    return path
+
+
+@dataclass
+class Loaded:
+    """A checkpoint opened for inference."""
+
+    path: Path
+    step: int
+    cfg: DictConfig
+    inputs: Inputs
+    state: dict[str, Any]
+
+    @classmethod
+    def open(cls, checkpoint: str) -> "Loaded":
+        """Of a run folder or a file."""
+        path = locate(checkpoint)
+        state = read(path)
+        return cls(path, state["step"], OmegaConf.create(state["config"]), Inputs.from_json(state["inputs"]), state)
+
+
+def load_network(network: nn.Module, state: dict[str, torch.Tensor], name: str, source: Path) -> None:
+    """Strictly load one network.
+
+    Raises:
+        UserError: naming the first difference, when the checkpoint is of another architecture.
+    """
+    own = network.state_dict()
+    if missing := sorted(own.keys() - state.keys()):
+        detail = f"it lacks {missing[0]} and {len(missing) - 1} more"
+    elif extra := sorted(state.keys() - own.keys()):
+        detail = f"it has {extra[0]} and {len(extra) - 1} more that this network has not"
+    elif wrong := [key for key in own if own[key].shape != state[key].shape]:
+        detail = f"its {wrong[0]} is {tuple(state[wrong[0]].shape)}, this network's is {tuple(own[wrong[0]].shape)}"
+    else:
+        network.load_state_dict(state)
+        return
+    raise UserError(f"checkpoint={source}: {name} is of another architecture: {detail}; match model, dataset and encoder of the run that wrote it")
+
+
+class RunFolder:
+    """A run's folder: its config, its checkpoints, and the rule of what may continue it."""
+
+    def __init__(self, path: Path, cfg: DictConfig) -> None:
+        self.path = path
+        self.cfg = cfg
+        self.text = OmegaConf.to_yaml(cfg, resolve=True)
+
+    def prepare(self) -> None:
+        """Make the folder and write config.yaml; refuse one whose config differs in anything that changes the result.
+
+        Raises:
+            ConfigError: with the first differences.
+            UserError: when the path lies below a regular file or cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError, PermissionError) as error:
+            blocker = next((p for p in [self.path, *self.path.parents] if p.is_file()), self.path)
+            raise UserError(f"{self.path}: cannot be made, {blocker} is in the way ({type(error).__name__}); change run= or hydra.run.dir") from error
+        present = self.path / "config.yaml"
+        if present.is_file():
+            difference = differences(OmegaConf.create(present.read_text()), OmegaConf.create(self.text))
+            if difference:
+                raise ConfigError(f"{self.path}: was made with another config ({'; '.join(difference[:4])}); choose another run= or seed=, or remove the folder")
+        temporary = self.path / ".config.yaml.tmp"
+        temporary.write_text(self.text)
+        temporary.replace(present)
+
+    def save(self, step: int, inputs: Inputs, keep: int, **parts: Any) -> None:
+        """Write last.pt; with keep > 0 also step_<n>.pt, of which the newest `keep` stay."""
+        state = {
+            "schema": SCHEMA,
+            "step": step,
+            "config": json.dumps(OmegaConf.to_container(self.cfg, resolve=True, enum_to_str=True)),
+            "inputs": inputs.json(),
+            **parts,
+        }
+        if keep:
+            write(self.path / f"step_{step:08d}.pt", state)
+        write(self.path / "last.pt", state)
+        for old in sorted(self.path.glob("step_*.pt"))[: -keep or None] if keep else []:
+            old.unlink()
+
+    def latest(self) -> dict[str, Any] | None:
+        """The state to resume from, or None."""
+        path = self.path / "last.pt"
+        return read(path) if path.is_file() else None
+
+
+def differences(old: DictConfig, new: DictConfig) -> list[str]:
+    """Dotted keys whose values differ, those aside that never change a result (`NEUTRAL`, and where things lie)."""
+    before, after = _flat(old), _flat(new)
+    found = []
+    for key in sorted(before.keys() | after.keys()):
+        a, b = before.get(key, "absent"), after.get(key, "absent")
+        if a != b and not NEUTRAL.match(key) and not key.endswith((".weights_dir", ".offline")):
+            found.append(f"{key}: {a} there, {b} here")
+    return found
+
+
+def _flat(node: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(node, DictConfig):
+        node = OmegaConf.to_container(node, resolve=True, enum_to_str=True)
+    if not isinstance(node, dict) or not node:
+        return {path: node}
+    return {key: value for name, child in node.items() for key, value in _flat(child, f"{path}.{name}" if path else str(name)).items()}
+
+
+def start_from(checkpoint: str, networks: dict[str, nn.Module]) -> None:
+    """Load the weights of another run into the networks of a new one (`checkpoint=` in train.py).
+
+    Raises:
+        UserError: when one of them is of another architecture, or none is in the file.
+    """
+    path = locate(checkpoint)
+    saved = read(path)["networks"]
+    if "generator" not in saved:
+        raise UserError(f"checkpoint={path}: holds no generator")
+    for name, network in networks.items():
+        if name in saved:
+            load_network(network, saved[name], name, path)

@@ -1,0 +1,76 @@
+"""Ranks: torchrun's environment, one process group, one DDP wrap per step module."""
+
+import inspect
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from errors import UserError
+
+
+def rank() -> int:
+    """0 without torchrun."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def world() -> int:
+    """1 without torchrun."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is the rank's GPU where there is one, else the CPU."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"train.device={name}: this machine has no CUDA device; use train.device=cpu or auto")
+    if name == "cuda":
+        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    return torch.device(name)
+
+
+@contextmanager
+def ranks(device: torch.device) -> Iterator[None]:
+    """Process group of the run: nccl on GPUs, gloo on CPU; nothing with one rank."""
+    if world() == 1:
+        yield
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def parallel(module: nn.Module, device: torch.device) -> nn.Module:
+    """The module itself with one rank or without trainable parameters, else wrapped in DDP.
+
+    Buffers are not broadcast: power-iteration vectors and synchronised running statistics are equal on every rank
+    anyway, and an in-place broadcast between two forwards breaks the backward of the first.
+    """
+    if world() == 1 or not any(parameter.requires_grad for parameter in module.parameters()):
+        return module
+    accepted = inspect.signature(DistributedDataParallel.__init__).parameters
+    quiet = {"forward_sync_buffers": False} if "forward_sync_buffers" in accepted else {"broadcast_buffers": False}
+    return DistributedDataParallel(module, device_ids=[device] if device.type == "cuda" else None, gradient_as_bucket_view=True, **quiet)
+
+
+def mean_over_ranks(tensor: Tensor) -> Tensor:
+    """Average of a tensor over ranks, for the log."""
+    if world() > 1:
+        dist.all_reduce(tensor)
+        tensor /= world()
+    return tensor
+
+
+def barrier() -> None:
+    """Wait for all ranks."""
+    if world() > 1:
+        dist.barrier()

@@ -1,0 +1,147 @@
+"""What a run leaves behind while it trains: log.jsonl, TensorBoard events, sample grids, a progress bar. Rank 0 only.
+
+log.jsonl, schema 1: one JSON object a log step, keys `step`, `images` (seen so far), one mean since the previous line for each
+weighted term under its YAML name, `discriminator` (its loss), `norm/<network>` (gradient norm), `lr`, and what may differ
+between two equal runs: `images_per_second`, `data_wait` (share of the time), `memory_mb` (peak), `time` (Unix seconds).
+"""
+
+import json
+import platform
+import resource
+import subprocess
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+TIMING = ("images_per_second", "data_wait", "memory_mb", "time")
+
+
+class Recorder:
+    """Sums of the logged values stay on the device; the host reads them once a log step."""
+
+    def __init__(self, folder: Path, first: bool, start: int, stop: int, batch: int, state: dict[str, Tensor] | None) -> None:
+        self.folder, self.first, self.batch = folder, first, batch
+        self.sums = {name: value.clone() for name, value in (state or {}).items() if name != "count"}
+        self.count = int(state["count"]) if state else 0
+        self.started, self.waited, self.since = time.perf_counter(), 0.0, 0
+        self.bar: tqdm | None = None
+        self.writer: Any = None
+        if not first:
+            return
+        (folder / "samples").mkdir(exist_ok=True)
+        self.log = folder / "log.jsonl"
+        _truncate(self.log, start)
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
+        self.bar = tqdm(total=stop, initial=start, unit="step", dynamic_ncols=True, smoothing=0.1, mininterval=1.0)
+
+    def add(self, values: dict[str, Tensor], waited: float) -> None:
+        """Take one step's values in; no host synchronisation."""
+        for name, value in values.items():
+            value = value.detach().double()
+            self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
+        self.count += 1
+        self.since += 1
+        self.waited += waited
+        if self.bar is not None:
+            self.bar.update()
+
+    def means(self) -> dict[str, Tensor]:
+        """Mean of every value since the last line, still on the device."""
+        return {name: total / max(1, self.count) for name, total in self.sums.items()}
+
+    def line(self, step: int, means: dict[str, float], lr: float, device: torch.device) -> None:
+        """Write one log line and reset the sums."""
+        elapsed = time.perf_counter() - self.started
+        speed = self.since * self.batch / elapsed
+        peak = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        if self.first:
+            row = {"step": step, "images": step * self.batch, **{n: float(f"{v:.9g}") for n, v in means.items()}, "lr": lr}
+            timing = (round(speed, 2), round(self.waited / elapsed, 4), round(peak), round(time.time(), 1))
+            with self.log.open("a") as file:
+                file.write(json.dumps(row | dict(zip(TIMING, timing, strict=True))) + "\n")
+            for name, value in means.items():
+                self.writer.add_scalar(name, value, step)
+            self.writer.add_scalar("speed/images_per_second", speed, step)
+            self.writer.add_scalar("lr", lr, step)
+            if self.bar is not None:
+                shown = {n: f"{v:.3g}" for n, v in means.items() if not n.startswith("norm/")}
+                self.bar.set_postfix({**shown, "img/s": f"{speed:.1f}"})
+        self.sums, self.count = {}, 0
+        self.started, self.waited, self.since = time.perf_counter(), 0.0, 0
+
+    def samples(self, step: int, rows: list[list[np.ndarray]]) -> None:
+        """Write samples/<step>.png: one row an input, source | fake | target, uint8 (H, W, 3) each."""
+        if self.first:
+            picture = grid(rows)
+            save_image(picture, self.folder / "samples" / f"{step:08d}.png")
+            self.writer.add_image("samples", picture, step, dataformats="HWC")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Sums since the last log line, so that a resumed run writes the same lines."""
+        return {**{name: value.cpu() for name, value in self.sums.items()}, "count": self.count}
+
+    def close(self) -> None:
+        """Flush what is buffered."""
+        if self.bar is not None:
+            self.bar.close()
+        if self.writer is not None:
+            self.writer.close()
+
+
+def _truncate(log: Path, step: int) -> None:
+    """Drop lines after `step` and a half-written last one: what a killed run logged beyond its checkpoint."""
+    if not log.is_file():
+        return
+    kept = []
+    for line in log.read_text().splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            break
+        if row["step"] > step:
+            break
+        kept.append(line + "\n")
+    temporary = log.with_suffix(".tmp")
+    temporary.write_text("".join(kept))
+    temporary.replace(log)
+
+
+def grid(rows: list[list[np.ndarray]], gap: int = 2) -> np.ndarray:
+    """Rows of equally many uint8 (H, W, 3) images to one picture with white gaps."""
+    height, width = rows[0][0].shape[:2]
+    across = len(rows[0])
+    picture = np.full((len(rows) * (height + gap) - gap, across * (width + gap) - gap, 3), 255, np.uint8)
+    for r, row in enumerate(rows):
+        for c, image in enumerate(row):
+            picture[r * (height + gap) : r * (height + gap) + height, c * (width + gap) : c * (width + gap) + width] = image
+    return picture
+
+
+def save_image(image: np.ndarray, path: Path) -> None:
+    """PNG, atomically."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    Image.fromarray(image).save(temporary, format="PNG")
+    temporary.replace(path)
+
+
+def environment(device: torch.device, world: int) -> dict[str, Any]:
+    """Versions, commit and device of a run, for environment.json."""
+    commit = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    packages = ("torch", "torchvision", "numpy", "scipy", "pillow", "hydra-core", "omegaconf")
+    return {
+        "commit": commit.stdout.strip() or None,
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in packages},
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads",
+        "ranks": world,
+    }

@@ -1,0 +1,118 @@
+"""A generator and inputs to image files: any size, one image per input, the names kept."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, default_collate
+from tqdm import tqdm
+
+from data.example import to_uint8
+from data.labels import colorize
+from engine.build import build_generator
+from engine.checkpoint import Loaded, load_network
+from engine.config import Precision
+from engine.inputs import Inputs
+from engine.record import save_image
+from errors import UserError
+
+
+def load_generator(loaded: Loaded, device: torch.device) -> nn.Module:
+    """The checkpoint's generator in eval mode; its moving average where the run kept one."""
+    generator = build_generator(loaded.cfg, loaded.inputs)
+    state = loaded.state["networks"]["generator"]
+    if loaded.state.get("average"):
+        state = loaded.state["average"]
+    load_network(generator, state, "generator", loaded.path)
+    return _ready(generator, loaded, device)
+
+
+def untrained_generator(loaded: Loaded, device: torch.device) -> nn.Module:
+    """The same generator as the run's seed initialised it, in eval mode: the baseline any training must beat."""
+    return _ready(build_generator(loaded.cfg, loaded.inputs), loaded, device)
+
+
+def _ready(generator: nn.Module, loaded: Loaded, device: torch.device) -> nn.Module:
+    layout = torch.channels_last if loaded.cfg.train.channels_last else torch.contiguous_format
+    return generator.to(device=device, memory_format=layout).eval()
+
+
+@torch.inference_mode()
+def translate(generator: nn.Module, source: Tensor) -> Tensor:
+    """(B, C, H, W) of any size to (B, 3, H, W) uint8.
+
+    Sizes that are no multiple of the network's `size_multiple` are padded by repeating the last row and column, and
+    cropped back.
+    """
+    height, width = source.shape[-2:]
+    multiple = getattr(generator, "size_multiple", 1)
+    rows = torch.arange(-(-height // multiple) * multiple, device=source.device).clamp_(max=height - 1)
+    columns = torch.arange(-(-width // multiple) * multiple, device=source.device).clamp_(max=width - 1)
+    if len(rows) != height or len(columns) != width:
+        source = source[..., rows[:, None], columns]
+    return to_uint8(generator(source)[..., :height, :width])
+
+
+def picture(image: Tensor) -> np.ndarray:
+    """(C, H, W) uint8 to (H, W, 3) for a file or a grid; grey is repeated, further channels are left out."""
+    image = image[:3] if image.shape[0] >= 3 else image[:1].expand(3, -1, -1)
+    return image.permute(1, 2, 0).contiguous().cpu().numpy()
+
+
+def source_picture(source: Tensor, inputs: Inputs, name: str) -> np.ndarray:
+    """What a person should see of a source (C, H, W) uint8: label ids in the data set's colours, or the image."""
+    return picture(colorize(source, name) if inputs.labels else source)
+
+
+def render(generator: nn.Module, inputs: Inputs, dataset: Any, folder: Path, device: torch.device, batch_size: int = 8, workers: int = 0, precision: Precision = Precision.float32, title: str = "render") -> int:
+    """Write one PNG per item of a data set under its name; returns their number.
+
+    Raises:
+        UserError: when the folder cannot be written.
+    """
+    loader: Iterable[dict[str, Any]] = DataLoader(dataset, batch_size=batch_size, num_workers=workers)
+    dtype = torch.float64 if precision is Precision.float64 else torch.float32
+    count = 0
+    for batch in tqdm(loader, desc=title, unit="batch", leave=False):
+        moved = inputs.to(batch, device, dtype)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision is Precision.bf16):
+            images = translate(generator, moved["source"])
+        for name, image in zip(batch["name"], images, strict=True):
+            write_png(picture(image), folder / f"{name}.png")
+            count += 1
+    return count
+
+
+def write_png(image: np.ndarray, path: Path) -> None:
+    """Save under a name that may hold folders.
+
+    Raises:
+        UserError: naming what is in the way.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_image(image, path)
+    except (FileExistsError, NotADirectoryError, PermissionError, OSError) as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error}); change output=") from error
+
+
+class SampleGrid:
+    """The same few inputs every time: source | fake | target, one row each."""
+
+    def __init__(self, dataset: Any, inputs: Inputs, count: int, device: torch.device, dtype: torch.dtype, name: str) -> None:
+        count = min(count, len(dataset))
+        items = [dataset[index * len(dataset) // count] for index in range(count)]
+        self.batch = inputs.to(default_collate(items), device, dtype)
+        self.shown = [(source_picture(item["source"], inputs, name), picture(item["target"])) for item in items]
+
+    @torch.inference_mode()
+    def rows(self, generator: nn.Module) -> list[list[np.ndarray]]:
+        """The generator in eval mode on the inputs; its mode is put back."""
+        training = generator.training
+        generator.eval()
+        fakes = [translate(generator, source[None])[0] for source in self.batch["source"]]
+        generator.train(training)
+        return [[source, picture(fake), target] for (source, target), fake in zip(self.shown, fakes, strict=True)]

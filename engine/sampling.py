@@ -1,0 +1,69 @@
+"""Which images a step sees: a pure function of (seed, step), so that a resumed run goes on exactly."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from errors import UserError
+
+
+def mix(*numbers: int) -> int:
+    """A 63-bit seed out of integers; splitmix64 steps, so that neighbours give unrelated seeds."""
+    state = 0
+    for number in numbers:
+        state = (state + number + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+        state ^= state >> 31
+    return state >> 1
+
+
+class StepSampler:
+    """Batches of (index, draw) for one rank, from `start` to `stop` micro-batches.
+
+    An epoch is a fresh permutation of the data set, cut into global batches, the incomplete last one dropped. Of each
+    global batch every micro-step takes its part, and of that every rank its contiguous share; so one rank sees in
+    order what many ranks see side by side. `draw` seeds the augmentation of that item in that epoch.
+
+    Args:
+        length: of the data set; batch: global batch size; accumulate: micro-batches of a step.
+        start, stop: steps; rank, world: of this process.
+    Raises:
+        UserError: when an epoch would hold no batch.
+    """
+
+    def __init__(self, length: int, batch: int, accumulate: int, seed: int, start: int, stop: int, rank: int, world: int) -> None:
+        if length < batch:
+            raise UserError(f"train.batch_size={batch}: the data set has {length} training images only; choose a smaller batch")
+        self.length, self.batch, self.accumulate, self.seed = length, batch, accumulate, seed
+        self.start, self.stop, self.rank, self.world = start, stop, rank, world
+        self.per_epoch = length // batch
+
+    def __len__(self) -> int:
+        return (self.stop - self.start) * self.accumulate
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        share = self.batch // self.accumulate // self.world
+        epoch, order = -1, []
+        for step in range(self.start, self.stop):
+            if step // self.per_epoch != epoch:
+                epoch = step // self.per_epoch
+                order = torch.randperm(self.length, generator=torch.Generator().manual_seed(mix(self.seed, 1, epoch))).tolist()
+            first = (step % self.per_epoch) * self.batch
+            for micro in range(self.accumulate):
+                low = first + (micro * self.world + self.rank) * share
+                yield [(index, mix(self.seed, 2, epoch, index)) for index in order[low : low + share]]
+
+
+def loader(dataset: Any, sampler: StepSampler, workers: int, device: torch.device) -> DataLoader:
+    """Batches of uint8 tensors in the sampler's order; pinned where they go to a GPU, fetched ahead by workers."""
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        persistent_workers=workers > 0,
+        prefetch_factor=4 if workers else None,
+    )

@@ -1,0 +1,1 @@
+"""Losses over features, views and scores; they import nothing of the project outside this folder."""

@@ -1,0 +1,154 @@
+"""A folder of images as batches of bytes: what every metric reads, so that all measure the same pixels.
+
+Following Parmar et al. 2022, "On Aliased Resizing and Surprising Subtleties in GAN Evaluation", arXiv:2104.11222, nothing is
+resized, converted or recompressed silently: sizes and file formats go into the report (`survey`), and the one resize there
+is, real images to the size of the generated ones, is antialiased bicubic and named there too.
+
+Legend: N images, B images of a batch, H rows, W columns. A size is (H, W), written as "WxH".
+"""
+
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from errors import UserError
+
+SUFFIXES = frozenset({".bmp", ".jpg", ".jpeg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+Size = tuple[int, int]
+
+
+def image_files(folder: Path, key: str = "folder") -> list[Path]:
+    """Image files of a flat or nested folder, sorted by relative path; hidden files and folders are passed over.
+
+    Args:
+        key: the config key that named the folder, for the messages.
+    Raises: UserError for a folder that is missing or holds no image.
+    """
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise UserError(f"{key}={folder}: {what}; a folder of images was wanted")
+    found = [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
+    files = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    if not files:
+        raise UserError(f"{key}={folder}: holds no image; wanted files ending in {' '.join(sorted(SUFFIXES))}")
+    return sorted(files, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def read(path: Path, size: Size | None = None) -> Tensor:
+    """One image as (3, H, W) uint8 RGB: grey and palettes are expanded, alpha is dropped.
+
+    Args:
+        size: (H, W) to resize to by antialiased bicubic; None keeps the pixels of the file.
+    Raises: UserError naming a file that is truncated, is no image, or has more than 8 bits a channel.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):
+                raise UserError(f"{path}: mode {image.mode}; the metrics want 8 bits a channel")
+            rgb = image.convert("RGB")
+            if size is not None and rgb.size != size[::-1]:
+                rgb = rgb.resize(size[::-1], Image.Resampling.BICUBIC)
+            return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)    # (H, W, 3) -> (3, H, W)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(_unreadable(path, error)) from error
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    reason = "no image" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())
+    return f"{path}: cannot be read ({reason}); make this file again or take it out of the folder"
+
+
+def batches(files: Iterable[Path], batch_size: int, workers: int = 2, size: Size | None = None) -> Iterator[Tensor]:
+    """Batches (B, 3, H, W) uint8 in the order of the files, decoded by threads ahead of their use.
+
+    A batch ends early where the next image has another size, so that a folder of mixed sizes is read as it is. At most two
+    batches are decoded ahead, whatever the number of files.
+    """
+    waiting: deque[Future[Tensor]] = deque()
+    batch: list[Tensor] = []
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
+        for image in _in_order(pool, files, waiting, 2 * batch_size, size):
+            if batch and (len(batch) == batch_size or image.shape != batch[0].shape):
+                yield torch.stack(batch)
+                batch = []
+            batch.append(image)
+        if batch:
+            yield torch.stack(batch)
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, files: Iterable[Path], waiting: deque[Future[Tensor]], ahead: int, size: Size | None
+) -> Iterator[Tensor]:
+    try:
+        for path in files:
+            waiting.append(pool.submit(read, path, size))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:    # after an unreadable file, do not decode the rest before saying so
+        for future in waiting:
+            future.cancel()
+
+
+def load_all(files: list[Path], workers: int = 2, size: Size | None = None) -> NDArray[np.uint8]:
+    """All images as one (N, 3, H, W) uint8 array; for metrics that need random access to pixels (SWD).
+
+    Raises: UserError naming the first file whose size differs from the first one's.
+    """
+    images: NDArray[np.uint8] | None = None
+    for index, batch in enumerate(batches(files, 1, workers, size)):
+        image = batch[0].numpy()
+        if images is None:
+            images = np.empty((len(files), *image.shape), np.uint8)
+        if image.shape != images.shape[1:]:
+            raise UserError(
+                f"{files[index]}: {label(image.shape[1:])}, but {files[0].name} is {label(images.shape[2:])}; "
+                "this metric wants one size in a folder"
+            )
+        images[index] = image
+    if images is None:
+        raise ValueError("no files")
+    return images
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a folder holds, read from the headers of its files: sizes as {"WxH": count}, formats as {"PNG": count}."""
+
+    sizes: dict[str, int]
+    formats: dict[str, int]
+    size: Size | None    # (H, W) where all images share it
+
+
+def survey(files: list[Path]) -> Survey:
+    """Sizes and file formats of images, without decoding them.
+
+    Raises: UserError naming a file that is no image.
+    """
+    sizes: Counter[Size] = Counter()
+    formats: Counter[str] = Counter()
+    for path in files:
+        try:
+            with Image.open(path) as image:
+                sizes[image.size[::-1]] += 1
+                formats[image.format or "unknown"] += 1
+        except (OSError, SyntaxError, ValueError) as error:
+            raise UserError(_unreadable(path, error)) from error
+    return Survey(
+        {label(size): count for size, count in sorted(sizes.items())}, dict(sorted(formats.items())),
+        next(iter(sizes)) if len(sizes) == 1 else None,
+    )
+
+
+def label(size: tuple[int, ...]) -> str:
+    """(H, W) as "WxH"."""
+    return f"{size[1]}x{size[0]}"

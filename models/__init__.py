@@ -1,0 +1,1 @@
+"""Networks of tensors: generators, discriminators, encoders, segmenters."""

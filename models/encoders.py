@@ -1,0 +1,178 @@
+"""Feature encoders of contrastive and perceptual losses: a network and the names of its layers that are tapped.
+
+Pixel patches and the six-layer encoder follow CFL (Andonian et al. 2021, Contrastive Feature Loss for Image Prediction);
+ImageNet backbones are in `models/backbones.py`.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from errors import UserError
+
+from .blocks import SpectralConv2d, instance_norm
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Encoder(nn.Module):
+    """Image (B, 3, H, W) in [-1, 1] to a list of feature maps (B, C_l, H_l, W_l), one per name in `layers`.
+
+    Args:
+        network: named children, run in order as far as the last tapped one; later children take no gradient.
+        channels: layer name to channels; "image" is the network's input itself.
+        layers: names to tap, in the order of the output.
+        frozen: no gradient to the weights, and always eval mode; gradients still reach the image.
+        weights: identity of the weights for reports, a file name or "random" or "none".
+        size: resize the image to this height and width first, bilinear; None keeps it.
+        align_corners: of that resize.
+        mean, std: of RGB in [0, 1]; the network sees ((image + 1) / 2 - mean) / std. None: the image as it is.
+
+    Attributes: layers, channels (per layer), map_channels (of `maps`), frozen, weights.
+    Raises UserError for an unknown layer.
+    """
+
+    mean: Tensor | None
+    std: Tensor | None
+
+    def __init__(
+        self,
+        network: nn.Sequential,
+        channels: Mapping[str, int],
+        layers: Sequence[str],
+        *,
+        frozen: bool,
+        weights: str,
+        size: int | Sequence[int] | None = None,
+        align_corners: bool = False,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        check_layers(layers, ["image", *channels])
+        self.network, self.layers, self.frozen, self.weights = network, list(layers), frozen, weights
+        self.channels = [{"image": 3, **channels}[name] for name in layers]
+        self.map_channels = self.channels
+        self.size = None if size is None else (size, size) if isinstance(size, int) else (size[0], size[1])
+        self.align_corners = align_corners
+        self.register_buffer("mean", None if mean is None else torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", None if std is None else torch.tensor(std).view(3, 1, 1), persistent=False)
+        names = [name for name, _ in network.named_children()]
+        self.depth = max((names.index(name) + 1 for name in layers if name != "image"), default=0)
+        for child in list(network)[self.depth :]:
+            child.requires_grad_(False)
+        if frozen:
+            self.requires_grad_(False)
+            self.eval()
+
+    def train(self, mode: bool = True) -> "Encoder":
+        """As nn.Module.train, except that a frozen encoder stays in eval mode."""
+        return super().train(mode and not self.frozen)
+
+    def prepare(self, image: Tensor) -> Tensor:
+        """What the network sees."""
+        if self.size is not None and image.shape[2:] != self.size:
+            image = F.interpolate(image, self.size, mode="bilinear", align_corners=self.align_corners)
+        if self.mean is not None and self.std is not None:
+            image = ((image + 1) / 2 - self.mean) / self.std
+        return image
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        x = self.prepare(image)
+        found = {"image": x}
+        for name, layer in list(self.network.named_children())[: self.depth]:
+            found[name] = x = layer(x)
+        return [found[name] for name in self.layers]
+
+    def maps(self, image: Tensor) -> list[Tensor]:
+        """Feature maps to be compared place by place: those of `forward`."""
+        return self(image)
+
+
+class Pixel(Encoder):
+    """No network: every patch of the image is its own feature, flattened in the order channel, row, column."""
+
+    def __init__(self, scales: Sequence[int]) -> None:
+        channels = {f"patch{side}": 3 * side * side for side in scales}
+        super().__init__(nn.Sequential(), {}, [], frozen=True, weights="none")
+        self.scales, self.layers, self.channels = list(scales), list(channels), list(channels.values())
+        self.map_channels = [3]
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Patches of each scale at a stride of half its side: (B, 3 side^2, h, w)."""
+        found = []
+        for side in self.scales:
+            height, width = ((extent - side) // (side // 2) + 1 for extent in image.shape[2:])
+            if height < 1 or width < 1:
+                raise ValueError(f"image {tuple(image.shape)} is smaller than the pixel patches of side {side}")
+            found.append(F.unfold(image, side, stride=side // 2).unflatten(2, (height, width)))
+        return found
+
+    def maps(self, image: Tensor) -> list[Tensor]:
+        """The image itself."""
+        return [image]
+
+
+class SpectralStage(nn.Module):
+    """3x3 convolution of stride 2 without bias under spectral norm, instance norm, leaky ReLU 0.2."""
+
+    def __init__(self, channels: int, out: int) -> None:
+        super().__init__()
+        self.conv = SpectralConv2d(channels, out, 3, 2, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.leaky_relu(instance_norm(self.conv(x)), 0.2)
+
+
+class Embedding(nn.Module):
+    """Average pooling to 4x4, then a linear layer to 256: in CFL's encoder, but not in its loss."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(16 * channels, 256)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(F.adaptive_avg_pool2d(x, 4).flatten(1))
+
+
+def pixel(scales: Sequence[int] = (4, 8, 16, 32)) -> Encoder:
+    """Pixel patches of CFL, sides `scales` at a stride of half the side; `maps` gives the image."""
+    odd = [side for side in scales if side < 2 or side % 2]
+    if odd:
+        raise UserError(f"encoder.scales: {odd[0]} is not an even side of at least 2")
+    return Pixel(scales)
+
+
+def conv6(
+    layers: Sequence[str] = ("image", "conv0", "conv1", "conv2", "conv3", "conv4"),
+    size: int | Sequence[int] | None = 256,
+    frozen: bool = False,
+) -> Encoder:
+    """CFL's six-layer encoder without pretraining, 8,366,016 parameters, PyTorch's default initialisation.
+
+    Args:
+        layers: of image, conv0..conv5 (after the leaky ReLU); the embedding has no place to compare and cannot be tapped.
+        size: side or [height, width] that the image is resized to; 256 in CFL, null keeps the image's own.
+        frozen: keep the random weights.
+    """
+    widths = [3, 64, 128, 256, 512, 512, 512]
+    stages = [SpectralStage(*pair) for pair in zip(widths, widths[1:], strict=False)]
+    network = OrderedDict((f"conv{index}", stage) for index, stage in enumerate(stages))
+    return Encoder(
+        nn.Sequential(OrderedDict(**network, embedding=Embedding(512))),
+        dict(zip(network, widths[1:], strict=True)),
+        layers,
+        frozen=frozen,
+        weights="random",
+        size=size,
+    )
+
+
+def check_layers(layers: Sequence[str], known: Sequence[str]) -> None:
+    """UserError for a layer that is not known, or for none at all."""
+    for name in layers:
+        if name not in known:
+            raise UserError(f"encoder.layers: no layer '{name}'; known: {', '.join(known)}")

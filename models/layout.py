@@ -1,0 +1,113 @@
+"""A semantic map, given as ids or as dense channels, and the convolutions over it.
+
+A 3x3 convolution of a one-hot map only adds up nine columns of its weight, so ids can look them up in a table instead.
+Measured on 2 CPU cores with 128 filters at 256x256, forward: 12 channels 10 -> 4 ms, 151 channels 88 -> 10 ms; the
+gradient of the table is slower than that of the convolution below about 64 channels (forward and backward: 12 channels
+35 against 98 ms, 151 channels 215 against 69 ms). Hence `Layout.conv` chooses.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+LOOKUP_FROM = 64  # channels from which the look-up wins in training on a CPU; without gradients it always does
+
+
+class Layout:
+    """A semantic map of `channels` channels at full size, and its reductions, each made once.
+
+    Args:
+        semantic: a floating (B, channels, H, W) map, or an integer (B, 1 + E, H, W) map: ids in 0..channels-E-1 in
+            channel 0, then E maps of 0 and 1 (instance edges) that become the last E channels. No gradient reaches it.
+        channels: of the dense map.
+        like: a weight that will be convolved with it: gives dtype and memory format.
+
+    Raises ValueError when the channels do not fit.
+    """
+
+    def __init__(self, semantic: Tensor, channels: int, like: Tensor) -> None:
+        self.ids = not semantic.is_floating_point()
+        extra = semantic.shape[1] - 1 if self.ids else 0
+        if semantic.ndim != 4 or (extra >= channels if self.ids else semantic.shape[1] != channels):
+            wanted = f"an integer (B, 1 + edges, H, W) map of ids or a floating (B, {channels}, H, W) map"
+            raise ValueError(f"semantic map {tuple(semantic.shape)} of {semantic.dtype} where the network takes {wanted}")
+        self.semantic, self.channels, self.classes, self.like = semantic, channels, channels - extra, like
+        self.found: dict[str, Tensor] = {}
+        self.reductions: dict[int, Layout] = {1: self}
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.semantic.shape[2], self.semantic.shape[3]
+
+    def reduced(self, factor: int) -> "Layout":
+        """The map at 1/factor of its sides by nearest neighbour: source index floor(i * factor)."""
+        if factor not in self.reductions:
+            small = self.semantic[:, :, ::factor, ::factor]
+            self.reductions[factor] = Layout(small, self.channels, self.like)
+        return self.reductions[factor]
+
+    def dense(self) -> Tensor:
+        """(B, channels, H, W) in the dtype of the computation."""
+        if "dense" not in self.found:
+            self.found["dense"] = self.to_compute(self.one_hot() if self.ids else self.semantic)
+        return self.found["dense"]
+
+    def to_compute(self, x: Tensor) -> Tensor:
+        kind, dtype = self.like.device.type, self.like.dtype
+        if torch.is_autocast_enabled(kind):
+            dtype = torch.get_autocast_dtype(kind)
+        last = self.like.is_contiguous(memory_format=torch.channels_last) and not self.like.is_contiguous()
+        return x.to(dtype).contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+    def one_hot(self) -> Tensor:
+        ids, edges = self.semantic[:, 0], self.semantic[:, 1:]
+        classes = torch.arange(self.classes, device=ids.device).view(-1, 1, 1)
+        return torch.cat([ids[:, None] == classes, edges != 0], 1)
+
+    def pooled(self) -> Tensor:
+        """3x3 average pooling of stride 2 that does not count padding, (B, channels, ceil(H/2), ceil(W/2))."""
+        if not self.ids:
+            return pool(self.dense())
+        ids = self.windows(3, 2, 1)  # (B, h, w, 9), -1 outside
+        ids = ids.permute(0, 3, 1, 2)  # (B, 9, h, w)
+        inside = ids >= 0
+        share = inside.to(self.like.dtype) / inside.sum(1, keepdim=True)
+        pooled = share.new_zeros(ids.shape[0], self.classes, *ids.shape[2:]).scatter_add_(1, ids.clamp(min=0), share)
+        return self.to_compute(torch.cat([pooled, pool(self.semantic[:, 1:].to(pooled.dtype))], 1))
+
+    def windows(self, kernel: int, stride: int, padding: int) -> Tensor:
+        """The ids under each position of a sliding window, (B, h, w, kernel**2) int64, -1 in the padding."""
+        ids = F.pad(self.semantic[:, 0].long(), (padding,) * 4, value=-1)
+        return ids.unfold(1, kernel, stride).unfold(2, kernel, stride).flatten(3)
+
+    def conv(self, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
+        """Convolution of the dense map with weight (O, channels, k, k): (B, O, h, w)."""
+        learning = torch.is_grad_enabled() and weight.requires_grad
+        if self.ids and (not learning or (self.channels >= LOOKUP_FROM and weight.device.type == "cpu")):
+            return self.look_up(weight, bias, stride, padding)
+        return F.conv2d(self.dense(), weight, bias, stride, padding)
+
+    def look_up(self, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
+        """`conv` as a sum of table rows: row tap * classes + id, the last row for the padding; float32 sums."""
+        kernel, classes = weight.shape[-1], self.classes
+        name = f"rows {kernel} {stride} {padding}"
+        if name not in self.found:
+            ids = self.windows(kernel, stride, padding)
+            rows = torch.arange(kernel**2, device=ids.device) * classes + ids
+            self.found[name] = rows.masked_fill_(ids < 0, kernel**2 * classes)
+        rows = self.found[name]
+        table = weight[:, :classes].permute(2, 3, 1, 0).reshape(kernel**2 * classes, -1)  # (k*k*classes, O)
+        out = F.embedding_bag(rows.view(-1, kernel**2), F.pad(table, (0, 0, 0, 1)), mode="sum")
+        if bias is not None:
+            out = out + bias
+        out = self.to_compute(out.view(*rows.shape[:3], -1).permute(0, 3, 1, 2))
+        if classes < self.channels:
+            edges = self.to_compute(self.semantic[:, 1:])
+            out = out + F.conv2d(edges, weight[:, classes:], None, stride, padding)
+        return out
+
+
+def pool(x: Tensor) -> Tensor:
+    """Between the scales of the discriminator: 3x3 average of stride 2, padding not counted."""
+    return F.avg_pool2d(x, 3, 2, 1, count_include_pad=False)

@@ -1,0 +1,55 @@
+"""Translate: `python test.py checkpoint=PATH [input=FOLDER] [output=FOLDER]`; one PNG per input under the same name."""
+
+import json
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from engine.config import ConfigError, Precision, register
+from engine.launch import launch
+from errors import UserError
+
+
+def test(cfg: DictConfig) -> Path:
+    """Render every input with a checkpoint's generator; returns the folder of images.
+
+    Raises:
+        UserError: when the checkpoint does not fit, an input cannot be read, or the folder cannot be written.
+    """
+    from data.folders import Inputs as Sources
+    from engine.build import build_dataset
+    from engine.checkpoint import Loaded
+    from engine.distributed import choose_device
+    from engine.render import load_generator, render
+
+    loaded = Loaded.open(cfg.checkpoint)
+    names = [item.value for item in Precision]
+    if cfg.precision is not None and cfg.precision not in names:
+        raise ConfigError(f"precision={cfg.precision}: one of {', '.join(names)} is wanted")
+    precision = Precision(cfg.precision or loaded.cfg.train.precision)
+    device = choose_device(cfg.device)
+    if cfg.input is None:
+        images, batch_size = build_dataset(loaded.cfg, cfg.split, augment=False), cfg.batch_size
+    else:
+        reading = {key: loaded.cfg.dataset[key] for key in ("name", "classes", "ignore", "palette", "labels", "instance") if key in loaded.cfg.dataset}
+        images, batch_size = Sources(cfg.input, **reading), 1  # native sizes differ, so one at a time
+    output = Path(cfg.output).expanduser() if cfg.output else loaded.path.parent / "test" / str(loaded.step)
+    count = render(load_generator(loaded, device), loaded.inputs, images, output, device, batch_size, cfg.workers, precision)
+    if count != len(images):
+        raise UserError(f"{output}: {count} images came out of {len(images)} inputs; two inputs share a name")
+    about = {"checkpoint": str(loaded.path), "step": loaded.step, "mode": "eval", "average": bool(loaded.state.get("average")), "images": count}
+    (output / "render.json").write_text(json.dumps(about, indent=1) + "\n")
+    print(f"{count} images in {output}")
+    return output
+
+
+@hydra.main(version_base=None, config_path="configs", config_name="test")
+def main(cfg: DictConfig) -> None:
+    """The command line."""
+    test(cfg)
+
+
+register()
+if __name__ == "__main__":
+    launch(main)

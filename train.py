@@ -1,0 +1,192 @@
+"""Train: `python train.py [experiment=...] [dataset=...] [key=value ...]`; the same command again resumes."""
+
+import json
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from engine.config import Precision, register, task_overrides, validate
+from engine.launch import launch
+
+
+def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
+    """Train to the end of the config's schedule in a run folder; returns the last step.
+
+    A folder that holds a checkpoint of the same config goes on from there, exactly. `overrides` are the words of the
+    command, to tell a default from a wish.
+    """
+    import torch  # here and below, so that --help and a mistyped key answer without loading it
+
+    from engine import distributed
+    from engine.build import Rates, build, build_dataset, held_out
+    from engine.checkpoint import RunFolder, start_from
+    from engine.guard import FiniteGuard, gradient_norm
+    from engine.inputs import Inputs
+    from engine.record import Recorder, environment
+    from engine.render import SampleGrid
+    from engine.sampling import StepSampler, loader, mix
+    from engine.schedule import Average, Plan
+    from engine.steps import GeneratorStep
+
+    options = cfg.train
+    rank, world = distributed.rank(), distributed.world()
+    validate(cfg, world, overrides)
+    device = distributed.choose_device(options.device)
+    with distributed.ranks(device):
+        data = build_dataset(cfg, "train", augment=True)
+        inputs = Inputs.of(data)
+        parts = build(cfg, inputs)
+        if cfg.checkpoint is not None:
+            start_from(cfg.checkpoint, parts.networks)
+        run = RunFolder(folder, cfg)
+        if rank == 0:
+            data.verify()
+            run.prepare()
+            (folder / "environment.json").write_text(json.dumps(environment(device, world), indent=1) + "\n")
+        distributed.barrier()
+
+        dtype = torch.float64 if options.precision is Precision.float64 else torch.float32
+        layout = torch.channels_last if options.channels_last else torch.contiguous_format
+        modules = [m for m in (parts.generator, parts.encoder, parts.discriminator, parts.objective, parts.adversarial) if m is not None]
+        for module in modules:
+            module.to(device=device, dtype=dtype, memory_format=layout)
+        rates = Rates.of(cfg, parts)
+        average = Average(parts.generator, options.ema) if options.ema else None
+
+        state = run.latest()
+        start = 0
+        if state is not None:
+            start = state["step"]
+            for name, network in parts.networks.items():
+                network.load_state_dict(state["networks"][name])
+            for name, optimizer in rates.optimizers.items():
+                optimizer.load_state_dict(state["optimizers"][name])
+            if average is not None:
+                average.load_state_dict(state["average"])
+
+        sampler = StepSampler(len(data), options.batch_size, options.accumulate, cfg.seed, 0, 0, rank, world)
+        plan = Plan(options, sampler.per_epoch)
+        sampler.start, sampler.stop = min(start, plan.steps), plan.steps
+        record = Recorder(folder, rank == 0, start, plan.steps, options.batch_size, state and state["record"])
+        guard = FiniteGuard(device)
+        grid = SampleGrid(held_out(cfg), inputs, options.samples, device, dtype, cfg.dataset.name) if rank == 0 and options.samples else None
+        if rank == 0:
+            where = f"step {start} of {plan.steps}" if start < plan.steps else f"finished at step {start}"
+            print(f"{folder}: {where}; {len(data)} training images, {sum(p.numel() for p in parts.generator.parameters()):,} generator parameters, {device}, {world} rank(s)")
+            if world == 1:
+                print("batch norm: statistics of the batch of this one rank; nothing to synchronise")
+        compile_networks(parts.generator, parts.discriminator, wanted=options.compile)
+        g_step = distributed.parallel(GeneratorStep(parts.setting, parts.encoder, parts.objective), device)
+        d_step = distributed.parallel(parts.discriminator_step, device) if parts.discriminator_step is not None else None
+        autocast = torch.autocast(device.type, torch.bfloat16, enabled=options.precision is Precision.bf16)
+
+        def save(step: int) -> None:
+            guard.settle()
+            if rank == 0:
+                networks = {name: network.state_dict() for name, network in parts.networks.items()}
+                optimizers = {name: optimizer.state_dict() for name, optimizer in rates.optimizers.items()}
+                run.save(step, inputs, options.keep, networks=networks, optimizers=optimizers, record=record.state_dict(), **({"average": average.state_dict()} if average else {}))
+
+        def show(step: int) -> None:
+            if grid is not None:
+                with autocast, nullcontext() if average is None else average.applied():
+                    record.samples(step, grid.rows(parts.generator))
+
+        if start == 0:
+            show(0)
+        batches = iter(loader(data, sampler, options.workers, device))
+        for step in range(start, plan.steps):
+            torch.manual_seed(mix(cfg.seed, 3, step))
+            lr, waited, kept = rates.scale(plan.factor(step)), 0.0, []
+            values: dict[str, torch.Tensor] = {}
+
+            if parts.discriminator is not None:
+                parts.discriminator.requires_grad_(False)
+            rates.generator.zero_grad(set_to_none=True)
+            for micro in range(options.accumulate):
+                asked = time.perf_counter()
+                batch = next(batches)
+                waited += time.perf_counter() - asked
+                batch = inputs.to(batch, device, dtype, options.channels_last)
+                last = micro == options.accumulate - 1
+                with nullcontext() if last or world == 1 else g_step.no_sync(), autocast:
+                    losses, fake = g_step(batch, mix(cfg.seed, 4, step))
+                    if parts.adversarial is not None:
+                        losses |= parts.adversarial(batch["source"], fake, batch["target"])
+                (sum(losses.values()) / options.accumulate).backward()
+                gather(values, losses, options.accumulate)
+                kept.append((batch, fake.detach()))
+            values["norm/generator"] = gradient_norm(parts.generator)
+            rates.generator.step()
+
+            if d_step is not None:
+                parts.discriminator.requires_grad_(True)
+                rates.discriminator.zero_grad(set_to_none=True)
+                for micro, (batch, fake) in enumerate(kept):
+                    last = micro == options.accumulate - 1
+                    with nullcontext() if last or world == 1 else d_step.no_sync(), autocast:
+                        if options.regenerate_fake:
+                            with torch.no_grad():
+                                fake = parts.generator(batch["source"])
+                        loss = d_step(batch["source"], fake, batch["target"])
+                    (loss / options.accumulate).backward()
+                    gather(values, {"discriminator": loss}, options.accumulate)
+                values["norm/discriminator"] = gradient_norm(parts.discriminator)
+                rates.discriminator.step()
+
+            if average is not None:
+                average.update()
+            guard.watch(step + 1, values)
+            record.add(values, waited)
+            if (step + 1) % options.log_every == 0:
+                means = record.means()
+                stacked = distributed.mean_over_ranks(torch.stack(list(means.values())))
+                record.line(step + 1, dict(zip(means, stacked.tolist(), strict=True)), lr, device)
+            if (step + 1) % options.sample_every == 0 or step + 1 == plan.steps:
+                show(step + 1)
+            if (step + 1) % options.save_every == 0 or step + 1 == plan.steps:
+                save(step + 1)
+        if start == 0 == plan.steps:
+            save(0)
+        record.close()
+        distributed.barrier()
+    return max(start, plan.steps)
+
+
+def gather(values: dict, losses: dict, parts: int) -> None:
+    """Add this micro-batch's share of each term to the step's values, detached."""
+    for name, loss in losses.items():
+        share = loss.detach() / parts
+        values[name] = values[name] + share if name in values else share
+
+
+def compile_networks(*networks: object, wanted: bool) -> None:
+    """torch.compile in place, which keeps the names of the state; without a working compiler one line, and on."""
+    if not wanted:
+        return
+    import torch
+
+    try:
+        torch.compile(lambda x: x * 2 + 1)(torch.ones(2))
+    except Exception as error:  # whatever the compiler of this machine raises, training must go on
+        print(f"train.compile: no working compiler here ({type(error).__name__}), going on uncompiled")
+        return
+    for network in networks:
+        if isinstance(network, torch.nn.Module):
+            network.compile()
+
+
+@hydra.main(version_base=None, config_path="configs", config_name="train")
+def main(cfg: DictConfig) -> None:
+    """The command line."""
+    train(cfg, Path(HydraConfig.get().runtime.output_dir), task_overrides())
+
+
+register()
+if __name__ == "__main__":
+    launch(main)
