@@ -3,11 +3,10 @@
 import json
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig
 
 from engine.config import ConfigError, Precision, register
-from engine.launch import launch
+from engine.launch import entry, launch
 from errors import UserError
 
 
@@ -32,19 +31,31 @@ def test(cfg: DictConfig) -> Path:
     if cfg.input is None:
         images, batch_size = build_dataset(loaded.cfg, cfg.split, augment=False), cfg.batch_size
     else:
-        reading = {key: loaded.cfg.dataset[key] for key in ("name", "classes", "ignore", "palette", "labels", "instance") if key in loaded.cfg.dataset}
+        reading = {
+            key: loaded.cfg.dataset[key]
+            for key in ("name", "classes", "ignore", "palette", "labels", "instance")
+            if key in loaded.cfg.dataset
+        }
         images, batch_size = Sources(cfg.input, **reading), 1  # native sizes differ, so one at a time
     output = Path(cfg.output).expanduser() if cfg.output else loaded.path.parent / "test" / str(loaded.step)
-    count = render(load_generator(loaded, device), loaded.inputs, images, output, device, batch_size, cfg.workers, precision)
+    count = render(
+        load_generator(loaded, device), loaded.inputs, images, output, device, batch_size, cfg.workers, precision
+    )
     if count != len(images):
         raise UserError(f"{output}: {count} images came out of {len(images)} inputs; two inputs share a name")
-    about = {"checkpoint": str(loaded.path), "step": loaded.step, "mode": "eval", "average": bool(loaded.state.get("average")), "images": count}
+    about = {
+        "checkpoint": str(loaded.path),
+        "step": loaded.step,
+        "mode": "eval",
+        "average": bool(loaded.state.get("average")),
+        "images": count,
+    }
     (output / "render.json").write_text(json.dumps(about, indent=1) + "\n")
     print(f"{count} images in {output}")
     return output
 
 
-@hydra.main(version_base=None, config_path="configs", config_name="test")
+@entry("test")
 def main(cfg: DictConfig) -> None:
     """The command line."""
     test(cfg)

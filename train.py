@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from engine.config import Precision, register, task_overrides, validate
-from engine.launch import launch
+from engine.config import Precision, register, task_overrides
+from engine.launch import entry, launch
 
 
 def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
@@ -25,6 +24,7 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
     from engine import distributed
     from engine.build import Rates, build, build_dataset, held_out
     from engine.checkpoint import RunFolder, start_from
+    from engine.checks import validate
     from engine.guard import FiniteGuard, gradient_norm
     from engine.inputs import Inputs
     from engine.record import Recorder, environment
@@ -52,7 +52,11 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
 
         dtype = torch.float64 if options.precision is Precision.float64 else torch.float32
         layout = torch.channels_last if options.channels_last else torch.contiguous_format
-        modules = [m for m in (parts.generator, parts.encoder, parts.discriminator, parts.objective, parts.adversarial) if m is not None]
+        modules = [
+            m
+            for m in (parts.generator, parts.encoder, parts.discriminator, parts.objective, parts.adversarial)
+            if m is not None
+        ]
         for module in modules:
             module.to(device=device, dtype=dtype, memory_format=layout)
         rates = Rates.of(cfg, parts)
@@ -74,15 +78,22 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
         sampler.start, sampler.stop = min(start, plan.steps), plan.steps
         record = Recorder(folder, rank == 0, start, plan.steps, options.batch_size, state and state["record"])
         guard = FiniteGuard(device)
-        grid = SampleGrid(held_out(cfg), inputs, options.samples, device, dtype, cfg.dataset.name) if rank == 0 and options.samples else None
+        grid = (
+            SampleGrid(held_out(cfg), inputs, options.samples, device, dtype, cfg.dataset.name)
+            if rank == 0 and options.samples
+            else None
+        )
         if rank == 0:
             where = f"step {start} of {plan.steps}" if start < plan.steps else f"finished at step {start}"
-            print(f"{folder}: {where}; {len(data)} training images, {sum(p.numel() for p in parts.generator.parameters()):,} generator parameters, {device}, {world} rank(s)")
+            size = f"{sum(p.numel() for p in parts.generator.parameters()):,} generator parameters"
+            print(f"{folder}: {where}; {len(data)} training images, {size}, {device}, {world} rank(s)")
             if world == 1:
                 print("batch norm: statistics of the batch of this one rank; nothing to synchronise")
         compile_networks(parts.generator, parts.discriminator, wanted=options.compile)
         g_step = distributed.parallel(GeneratorStep(parts.setting, parts.encoder, parts.objective), device)
-        d_step = distributed.parallel(parts.discriminator_step, device) if parts.discriminator_step is not None else None
+        d_step = (
+            distributed.parallel(parts.discriminator_step, device) if parts.discriminator_step is not None else None
+        )
         autocast = torch.autocast(device.type, torch.bfloat16, enabled=options.precision is Precision.bf16)
 
         def save(step: int) -> None:
@@ -90,7 +101,16 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
             if rank == 0:
                 networks = {name: network.state_dict() for name, network in parts.networks.items()}
                 optimizers = {name: optimizer.state_dict() for name, optimizer in rates.optimizers.items()}
-                run.save(step, inputs, options.keep, networks=networks, optimizers=optimizers, record=record.state_dict(), **({"average": average.state_dict()} if average else {}))
+                run.save(
+                    step,
+                    inputs,
+                    options.keep,
+                    networks=networks,
+                    optimizers=optimizers,
+                    record=record.state_dict(),
+                    encoder=parts.encoder.weights if parts.encoder is not None else None,
+                    **({"average": average.state_dict()} if average else {}),
+                )
 
         def show(step: int) -> None:
             if grid is not None:
@@ -181,7 +201,7 @@ def compile_networks(*networks: object, wanted: bool) -> None:
             network.compile()
 
 
-@hydra.main(version_base=None, config_path="configs", config_name="train")
+@entry("train")
 def main(cfg: DictConfig) -> None:
     """The command line."""
     train(cfg, Path(HydraConfig.get().runtime.output_dir), task_overrides())

@@ -1,4 +1,4 @@
-"""What a data set returns: one typed dict of uint8 tensors, always the same, and the one place that knows the image range.
+"""What a data set returns: one typed dict of uint8 tensors, always the same; and the image range.
 
 Images stay uint8 until they are on the device: a quarter of the copying, and one rule for the range.
 """

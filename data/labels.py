@@ -1,4 +1,4 @@
-"""Label maps are integers: nearest resizing, no normalisation; colours are for looking at, or read through a palette file.
+"""Label maps are integers: never normalised, never blended; colours are to look at, or to read ids from.
 
 Ids stay integers up to the network, which takes them as they are or as the dense map of `one_hot` (Park et al. 2019,
 SPADE, arXiv:1903.07291, section 3: one channel a class, with the instance boundaries as one more).
@@ -18,8 +18,8 @@ UNSCORED = 255  # the training id that metrics leave out
 
 # Cityscapes label id -> training id of its benchmark, for the ids 0..34; GTA uses the same ids.
 CITYSCAPES_TRAIN_IDS = [
-    *[255] * 7, 0, 1, 255, 255, 2, 3, 4, 255, 255, 255, 5, 255, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 255, 255, 16, 17, 18,
-    255,
+    *[255] * 7, 0, 1, 255, 255, 2, 3, 4, 255, 255, 255, 5, 255, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 255, 255, 16, 17,
+    18, 255,
 ]  # fmt: skip
 CITYSCAPES_COLORS = [
     (128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153), (153, 153, 153), (250, 170, 30),
@@ -40,7 +40,7 @@ def _distinct_colors() -> list[tuple[int, int, int]]:
     """256 colours in which near ids differ much: bit k of the id sets a high bit of channel k mod 3; 0 is black."""
     ids = np.arange(256)
     channels = [sum(((ids >> (3 * level + c)) & 1) << (7 - level) for level in range(3)) for c in range(3)]
-    return [tuple(int(v) for v in row) for row in np.stack(channels, -1)]
+    return [(int(red), int(green), int(blue)) for red, green, blue in np.stack(channels, -1)]
 
 
 def colors(name: str) -> Tensor:

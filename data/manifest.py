@@ -1,5 +1,7 @@
 """manifest.json: what prepare.py wrote, so that a reader can tell a complete folder from a damaged one.
 
+It is written twice: first with all that is planned, so that readers refuse a folder that was left half done.
+
 Schema 1, an object with these keys:
     schema: 1.                          dataset: name of the data set.
     version: of the project.            options: the options that shaped the files, an object.
@@ -18,7 +20,9 @@ from typing import Any
 from errors import UserError
 
 SCHEMA = 1
+VERSION = "0.1.0"  # of the project, as in pyproject.toml
 FILE = "manifest.json"
+KEYS = ("dataset", "options", "labels", "instance", "splits")  # those that readers rely on
 
 
 def names_hash(names: list[str]) -> str:
@@ -39,10 +43,13 @@ def read_manifest(root: Path) -> dict[str, Any] | None:
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
         schema = manifest["schema"]
+        lacking = [key for key in KEYS if key not in manifest]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file}: cannot be read ({error}); run prepare.py again, or remove it") from error
+        raise UserError(f"{file}: cannot be read ({error!r}); run prepare.py again, or remove it") from error
     if schema != SCHEMA:
         raise UserError(f"{file}: has schema {schema}, this version reads {SCHEMA}; run prepare.py again")
+    if lacking:
+        raise UserError(f"{file}: lacks {', '.join(lacking)}; run prepare.py again, or remove it")
     return manifest
 
 
@@ -54,19 +61,48 @@ def check_manifest(root: Path, split: str, names: list[str], classes: int | None
     manifest = read_manifest(root)
     if manifest is None:
         return
-    try:
-        record, labels = manifest["splits"].get(split), manifest["labels"]
-        listed, kind = record["names"] if record else None, labels["kind"]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{root / FILE}: lacks {error}; run prepare.py again, or remove it") from error
+    record, labels = manifest["splits"].get(split), manifest["labels"]
+    listed = record and record["names"]
     if listed is not None and names_hash(listed) != names_hash(names):
         missing, extra = sorted(set(listed) - set(names)), sorted(set(names) - set(listed))
         raise UserError(
             f"{root / split}: {len(missing)} files of {FILE} are missing ({', '.join(missing[:5]) or 'none'}) and"
             f" {len(extra)} are not listed ({', '.join(extra[:5]) or 'none'}); run prepare.py again"
         )
-    if classes is None or kind != "ids":
+    if classes is None or labels["kind"] != "ids":
         return
     for key, value in (("classes", classes), ("ignore", ignore)):
         if labels.get(key) != value:
-            raise UserError(f"{root / FILE}: says {key} {labels.get(key)}, but dataset.{key} is {value}; make them agree")
+            raise UserError(f"{root / FILE}: says {key} {labels.get(key)}, dataset.{key} is {value}; make them agree")
+
+
+def write_manifest(
+    root: Path,
+    *,
+    dataset: str,
+    options: dict[str, Any],
+    source_counts: dict[str, int],
+    labels: dict[str, Any],
+    instance: bool,
+    image_size: list[int] | None,
+    splits: dict[str, list[str]],
+    dropped: list[tuple[str, str]],
+) -> dict[str, Any]:
+    """Writes manifest.json of the schema above, all or nothing, and returns it. The same data, the same bytes."""
+    manifest = {
+        "schema": SCHEMA,
+        "dataset": dataset,
+        "version": VERSION,
+        "options": options,
+        "source_counts": source_counts,
+        "labels": labels,
+        "instance": instance,
+        "image_size": image_size,
+        "splits": {split: split_record(names) for split, names in splits.items()},
+        "dropped": [{"name": name, "reason": reason} for name, reason in dropped],
+    }
+    root.mkdir(parents=True, exist_ok=True)
+    hidden = root / f".{FILE}.tmp"
+    hidden.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    hidden.replace(root / FILE)
+    return manifest

@@ -55,7 +55,7 @@ def read_image(file: Path, channels: int = 3) -> Tensor:
             raise UserError(f"{file}: has {array.shape[2]} channels, wanted {channels}; set dataset.channels")
         return torch.from_numpy(array).movedim(-1, 0).contiguous()
     if channels not in (1, 3):
-        raise UserError(f"{file}: an image has 1 or 3 channels, wanted {channels}: give .npy files of (H, W, {channels})")
+        raise UserError(f"{file}: an image has 1 or 3 channels, wanted {channels}; use .npy of (H, W, {channels})")
     try:
         with Image.open(file) as image:
             if image.mode in DEEP:
@@ -83,29 +83,31 @@ class LabelReader:
 
     palette: colour -> id (`labels.read_palette`) for RGB files, and for palette PNGs, whose indices are the ids
         otherwise; None takes ids only.
+    cure: what the error about an id out of range advises.
     """
 
     classes: int
     ignore: int | None = None
     palette: dict[tuple[int, int, int], int] | None = None
+    cure: str = "set dataset.classes, or dataset.ignore for the id of unknown pixels"
 
-    def check(self, file: Path, header: Header) -> None:
-        """Raises UserError where the header tells that the file cannot hold these labels."""
-        if header.format in ("JPEG", "MPO"):
+    def check(self, file: Path, form: str, mode: str) -> None:
+        """Raises UserError where a header's format and mode tell that the file cannot hold these labels."""
+        if form in ("JPEG", "MPO"):
             raise UserError(f"{file}: is a JPEG, whose compression changes label ids; wanted a PNG of ids")
-        if header.format == "NPY":
-            raise UserError(f"{file}: is an array; wanted a PNG of ids, or set dataset.labels=false to read it as image")
-        if header.mode not in IDS and (self.palette is None or header.mode in DEEP):
+        if form == "NPY":
+            raise UserError(f"{file}: is an array; wanted a PNG of ids, or set dataset.labels=false for images")
+        if mode not in IDS and (self.palette is None or mode in DEEP):
             raise UserError(
-                f"{file}: is a {header.mode} image; wanted one 8-bit id a pixel: set dataset.palette=FILE for colours,"
+                f"{file}: is a {mode} image; wanted one 8-bit id a pixel: set dataset.palette=FILE for colours,"
                 " or dataset.labels=false for an image as input"
             )
 
     def read(self, file: Path) -> Tensor:
         """(1, H, W) uint8 ids. Raises: UserError for a damaged file, an unknown colour or an id out of range."""
-        self.check(file, read_header(file))
         try:
             with Image.open(file) as image:
+                self.check(file, image.format or "", image.mode)
                 colored = self.palette is not None and image.mode not in ("L", "1", "I", "I;16")
                 pixels = np.array(image.convert("RGB") if colored else image)
         except BROKEN as error:
@@ -141,7 +143,7 @@ class LabelReader:
         if not wrong.any():
             return
         allowed = f"0..{self.classes - 1}" + ("" if self.ignore is None else f" and {self.ignore}")
-        cure = "set dataset.classes, or dataset.ignore for the id of unknown pixels"
+        cure = self.cure
         if set(values.tolist()) <= {0, 255}:
             cure = "a 0/255 mask is read with dataset.labels=false, or make its ids 0 and 1"
         found = _listed(values[wrong].tolist(), counts[wrong].tolist())

@@ -61,8 +61,8 @@ class Shapes:
             raise UserError(f"shapes: dataset.style is '{style}'; wanted a or b")
         self.split, self.name, self.style, self.seed = split, name, style, int(seed)
         self.size, self.classes, self.instance = (int(size[0]), int(size[1])), classes, instance
-        self.unscored = tuple(unscored)
-        self.score_map = score_map(classes, list(unscored))
+        self.unscored = tuple(unscored or ())
+        self.score_map = score_map(classes, list(unscored or ()))
         self.source_channels = classes + instance
         self.names = [f"{split}_{index:05d}" for index in range(lengths[split])]
         self.augment = Augment(self.size, flip=flip) if augment else None
@@ -71,14 +71,14 @@ class Shapes:
         return len(self.names)
 
     def scene(self, index: int, style: str | None = None) -> Scene:
-        """Everything known of scene `index` of this split as numpy arrays: image, label, instance, depth, edges, keypoints."""
+        """All of scene `index` as numpy arrays: image, label, instance, depth, edges, keypoints."""
         if not 0 <= index < len(self):
             raise IndexError(f"scene {index} of {len(self)}")
         return render((self.seed, SPLITS.index(self.split), index), *self.size, style or self.style)
 
     def __getitem__(self, key: int | tuple[int, int]) -> Example:
         """Item `index`, or (index, draw), where `draw` numbers the random flip."""
-        index, draw = (key, 0) if isinstance(key, int) else key
+        index, draw = key if isinstance(key, tuple) else (key, 0)
         scene = self.scene(index)
         example = Example(
             name=self.names[index], source=torch.from_numpy(scene.label)[None], target=torch.from_numpy(scene.image)

@@ -24,7 +24,7 @@ def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def resize_ids(ids: Tensor, size: tuple[int, int]) -> Tensor:
-    """(1, H, W) integers to (1, *size): the id under the centre of each new pixel, so no id ever appears that was not there.
+    """(1, H, W) integers to (1, *size): the id under the centre of each new pixel, never a blend.
 
     Centres line up with those of `resize_image`; torchvision's nearest takes the upper left corner instead.
     """
@@ -67,7 +67,7 @@ class Augment:
         self.steps = steps + [v2.RandomHorizontalFlip()] * flip
 
     def __call__(self, example: Example, key: tuple[int, int]) -> Example:
-        """The example transformed by the random numbers of `key` = (index, draw); the global generator is left alone."""
+        """The example transformed by the random numbers of `key` = (index, draw), not of the global generator."""
         example = resize(example, self.load_size, self.labels)
         if not self.steps:
             return example

@@ -10,7 +10,8 @@ from omegaconf import DictConfig
 from torch import nn
 
 from data.folders import MissingSplit
-from engine.config import ConfigError, Init, encoded
+from engine.checks import encoded
+from engine.config import ConfigError, Init
 from engine.inputs import Inputs
 from engine.sampling import mix
 from engine.steps import JUDGED, Adversarial, DiscriminatorStep
@@ -47,7 +48,7 @@ class Build:
 
 def build_dataset(cfg: DictConfig, split: str, augment: bool) -> Any:
     """The data set of a config, one split of it."""
-    return instantiate(cfg.dataset, split=split, augment=augment)
+    return instantiate(cfg.dataset)(split=split, augment=augment)
 
 
 def held_out(cfg: DictConfig) -> Any:
@@ -61,7 +62,9 @@ def held_out(cfg: DictConfig) -> Any:
 def build_generator(cfg: DictConfig, inputs: Inputs) -> nn.Module:
     """The generator of a config with its initial weights, a function of the seed."""
     torch.manual_seed(mix(cfg.seed, 10))
-    generator = instantiate(cfg.model.generator)(channels=inputs.source_channels, output_channels=inputs.target_channels)
+    generator = instantiate(cfg.model.generator)(
+        channels=inputs.source_channels, output_channels=inputs.target_channels
+    )
     if cfg.train.init is Init.xavier:
         init_weights(generator, gain=cfg.train.init_gain)
     return generator
@@ -83,9 +86,12 @@ def build(cfg: DictConfig, inputs: Inputs) -> Build:
     for name, term in terms.items():
         unknown = set(term.reads) - set(setting.views) - JUDGED
         if unknown:
-            raise ConfigError(f"objective.{name}: no view '{min(unknown)}'; setting {type(setting).__name__} makes {', '.join(setting.views)}")
+            made = ", ".join(setting.views)
+            raise ConfigError(f"objective.{name}: no view '{min(unknown)}'; this setting makes {made}")
     judged = {name for name, term in terms.items() if term.reads & JUDGED}
-    plain = Objective({n: t for n, t in terms.items() if n not in judged}, {n: w for n, w in weights.items() if n not in judged})
+    plain = Objective(
+        {n: t for n, t in terms.items() if n not in judged}, {n: w for n, w in weights.items() if n not in judged}
+    )
     built = Build(generator, setting, encoder, plain, None, None, None)
     if judged:
         torch.manual_seed(mix(cfg.seed, 13))
@@ -95,8 +101,12 @@ def build(cfg: DictConfig, inputs: Inputs) -> Build:
             init_weights(built.discriminator, gain=cfg.train.init_gain)
         modes = {term.mode for name, term in terms.items() if name in judged and hasattr(term, "mode")} or {"hinge"}
         if len(modes) > 1:
-            raise ConfigError(f"objective: GAN terms of different modes ({', '.join(sorted(modes))}); one discriminator has one loss")
-        adversarial = Objective({n: terms[n] for n in terms if n in judged}, {n: weights[n] for n in terms if n in judged})
+            raise ConfigError(
+                f"objective: GAN terms of different modes ({', '.join(sorted(modes))}); one discriminator has one loss"
+            )
+        adversarial = Objective(
+            {n: terms[n] for n in terms if n in judged}, {n: weights[n] for n in terms if n in judged}
+        )
         built.discriminator_step = DiscriminatorStep(built.discriminator, DiscriminatorGAN(mode=modes.pop()))
         built.adversarial = Adversarial(built.discriminator, adversarial)
     return built
@@ -104,7 +114,7 @@ def build(cfg: DictConfig, inputs: Inputs) -> Build:
 
 def _term(node: DictConfig, encoder: nn.Module | None) -> nn.Module:
     term = instantiate(node)
-    if isinstance(term, partial):
+    if node.get("_partial_", False):
         term = term(channels=encoder.channels, map_channels=encoder.map_channels) if encoder is not None else term()
     return term
 
@@ -124,15 +134,24 @@ class Rates:
     def of(cls, cfg: DictConfig, parts: Build) -> "Rates":
         """Both optimizers, fused: one kernel a step on a GPU, one pass over memory on a CPU."""
         train = cfg.train
-        rates = {"generator": train.lr / 2 if train.ttur else train.lr, "discriminator": train.lr * 2 if train.ttur else train.lr_discriminator or train.lr}
+        rates = {
+            "generator": train.lr / 2 if train.ttur else train.lr,
+            "discriminator": train.lr * 2 if train.ttur else train.lr_discriminator or train.lr,
+        }
         adam = partial(torch.optim.Adam, betas=tuple(train.betas), fused=True)
-        second = adam(parts.discriminator.parameters(), lr=rates["discriminator"]) if parts.discriminator is not None else None
+        second = (
+            adam(parts.discriminator.parameters(), lr=rates["discriminator"])
+            if parts.discriminator is not None
+            else None
+        )
         return cls(adam(parts.trained(), lr=rates["generator"]), second, rates)
 
     @property
     def optimizers(self) -> dict[str, torch.optim.Adam]:
         """By name, for checkpoints."""
-        return {"generator": self.generator} | ({"discriminator": self.discriminator} if self.discriminator is not None else {})
+        return {"generator": self.generator} | (
+            {"discriminator": self.discriminator} if self.discriminator is not None else {}
+        )
 
     def scale(self, factor: float) -> float:
         """Set all learning rates to factor times their full value; returns the generator's."""

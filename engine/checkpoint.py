@@ -33,10 +33,19 @@ def write(path: Path, state: dict[str, Any]) -> None:
         temporary.replace(path)
     except (OSError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)
-        cause = error if isinstance(error, OSError) else error.__context__ if isinstance(error.__context__, OSError) else None
+        cause = (
+            error
+            if isinstance(error, OSError)
+            else error.__context__
+            if isinstance(error.__context__, OSError)
+            else None
+        )
         if cause is None and "PytorchStreamWriter" not in str(error) and "unexpected pos" not in str(error):
             raise
-        raise UserError(f"{path}: cannot be written ({cause or error}); free space or change hydra.run.dir; the previous checkpoint is intact") from error
+        raise UserError(
+            f"{path}: cannot be written ({cause or error}); free space or change hydra.run.dir; "
+            "the previous checkpoint is intact"
+        ) from error
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -54,7 +63,9 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or "schema" not in state or "networks" not in state:
         raise UserError(f"checkpoint={path}: not a Patchwise checkpoint; a run folder's last.pt is wanted")
     if state["schema"] > SCHEMA:
-        raise UserError(f"checkpoint={path}: written by a newer version (schema {state['schema']}, this one reads {SCHEMA})")
+        raise UserError(
+            f"checkpoint={path}: written by a newer version (schema {state['schema']}, this one reads {SCHEMA})"
+        )
     return state
 
 
@@ -63,7 +74,10 @@ def locate(checkpoint: str) -> Path:
     path = Path(checkpoint).expanduser()
     if path.is_dir():
         if not (path / "last.pt").is_file():
-            raise UserError(f"checkpoint={checkpoint}: the folder holds no last.pt; give a run folder (checkpoints/.../seed0) or a .pt file")
+            raise UserError(
+                f"checkpoint={checkpoint}: the folder holds no last.pt; "
+                "give a run folder (checkpoints/.../seed0) or a .pt file"
+            )
         return path / "last.pt"
     return path
 
@@ -102,7 +116,10 @@ def load_network(network: nn.Module, state: dict[str, torch.Tensor], name: str, 
     else:
         network.load_state_dict(state)
         return
-    raise UserError(f"checkpoint={source}: {name} is of another architecture: {detail}; match model, dataset and encoder of the run that wrote it")
+    raise UserError(
+        f"checkpoint={source}: {name} is of another architecture: {detail}; "
+        "match model, dataset and encoder of the run that wrote it"
+    )
 
 
 class RunFolder:
@@ -124,12 +141,18 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError, PermissionError) as error:
             blocker = next((p for p in [self.path, *self.path.parents] if p.is_file()), self.path)
-            raise UserError(f"{self.path}: cannot be made, {blocker} is in the way ({type(error).__name__}); change run= or hydra.run.dir") from error
+            raise UserError(
+                f"{self.path}: cannot be made, {blocker} is in the way ({type(error).__name__}); "
+                "change run= or hydra.run.dir"
+            ) from error
         present = self.path / "config.yaml"
         if present.is_file():
             difference = differences(OmegaConf.create(present.read_text()), OmegaConf.create(self.text))
             if difference:
-                raise ConfigError(f"{self.path}: was made with another config ({'; '.join(difference[:4])}); choose another run= or seed=, or remove the folder")
+                raise ConfigError(
+                    f"{self.path}: was made with another config ({'; '.join(difference[:4])}); "
+                    "choose another run= or seed=, or remove the folder"
+                )
         temporary = self.path / ".config.yaml.tmp"
         temporary.write_text(self.text)
         temporary.replace(present)
@@ -171,7 +194,11 @@ def _flat(node: Any, path: str = "") -> dict[str, Any]:
         node = OmegaConf.to_container(node, resolve=True, enum_to_str=True)
     if not isinstance(node, dict) or not node:
         return {path: node}
-    return {key: value for name, child in node.items() for key, value in _flat(child, f"{path}.{name}" if path else str(name)).items()}
+    return {
+        key: value
+        for name, child in node.items()
+        for key, value in _flat(child, f"{path}.{name}" if path else str(name)).items()
+    }
 
 
 def start_from(checkpoint: str, networks: dict[str, nn.Module]) -> None:

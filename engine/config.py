@@ -1,23 +1,19 @@
-"""The typed trunk of every config, and `check`, which covers the leaves that `_target_` names.
+"""The typed trunk of train.py's config, and the name of its run folder.
 
 Nothing here imports torch: `--help` and a mistyped key answer at once.
 """
 
-import inspect
+import hashlib
 import re
-import types
-import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import get_object
-from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
+from omegaconf import MISSING, OmegaConf
 
 from errors import UserError
 
@@ -120,20 +116,17 @@ def register() -> None:
     """Make the schema and our resolvers known to Hydra; harmless when called twice."""
     ConfigStore.instance().store(name="schema", node=Config)
     OmegaConf.register_new_resolver("label", label, replace=True)
-    OmegaConf.register_new_resolver("dashes", lambda path: "default" if path is None else str(path).replace("/", "-"), replace=True)
+    OmegaConf.register_new_resolver(
+        "dashes", lambda path: "default" if path is None else str(path).replace("/", "-"), replace=True
+    )
     OmegaConf.register_new_resolver("basename", lambda path: Path(str(path)).expanduser().resolve().name, replace=True)
 
 
 def trunk_keys() -> list[str]:
     """Dotted names of the typed keys, for 'did you mean'."""
-    keys = []
-    for name, item in Config.__dataclass_fields__.items():
-        keys.append(name)
-        if name == "train":
-            keys += [f"train.{inner}" for inner in Train.__dataclass_fields__]
-    keys.remove("train")
-    del item
-    return keys
+    return [name for name in Config.__dataclass_fields__ if name != "train"] + [
+        f"train.{name}" for name in Train.__dataclass_fields__
+    ]
 
 
 # Overrides that never change what a step computes, so that a run folder is found again under any of them.
@@ -147,142 +140,10 @@ def label(overrides: Sequence[str]) -> str:
     """Folder name of the overrides that change the result: sorted, letters, digits and `._+-` only; `base` if none."""
     kept = sorted(word for word in overrides if not NEUTRAL.match(word))
     words = (re.sub(r"[^A-Za-z0-9._+\-]+", "-", word).strip("-") for word in kept)
-    return "+".join(words)[:200] or "base"
-
-
-def check(node: Any, path: str = "") -> None:
-    """Compare every `_target_` node with the signature it names: unknown keys, missing arguments, plain types.
-
-    Raises:
-        ConfigError: naming the path and the cure. Arguments without a value in a `_partial_` node are the
-            engine's to complete.
-    """
-    for key in node if isinstance(node, DictConfig) else range(len(node)):
-        if OmegaConf.is_missing(node, key):
-            raise ConfigError(f"{path}.{key}: no value; set {path}.{key}=..." if path else f"{key}: no value; set {key}=...")
-        if isinstance(node[key], DictConfig | ListConfig):
-            check(node[key], f"{path}.{key}" if path else str(key))
-    if not isinstance(node, DictConfig) or "_target_" not in node:
-        return
-    try:
-        target = get_object(node._target_)
-    except Exception as error:
-        raise ConfigError(f"{path}._target_: {node._target_} cannot be imported ({error})") from error
-    accepted = inspect.signature(target).parameters
-    hints = _hints(target)
-    for key in node:
-        name = str(key)
-        if name.startswith("_"):
-            continue
-        if name not in accepted:
-            close = get_close_matches(name, accepted, n=1)
-            hint = f"did you mean '{close[0]}'?" if close else f"it takes {', '.join(accepted)}"
-            raise ConfigError(f"{path}.{name}: {node._target_} takes no '{name}'; {hint}")
-        value = node[key]
-        plain = OmegaConf.to_container(value, resolve=True) if isinstance(value, DictConfig | ListConfig) else value
-        if name in hints and not fits(plain, hints[name]):
-            wanted = str(hints[name]).replace("typing.", "") if typing.get_origin(hints[name]) else getattr(hints[name], "__name__", str(hints[name]))
-            raise ConfigError(f"{path}.{name}: {plain!r} is not of type {wanted}, which {node._target_} wants")
-    if not node.get("_partial_", False):
-        for name, parameter in accepted.items():
-            if parameter.default is parameter.empty and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) and name not in node:
-                raise ConfigError(f"{path}.{name}: {node._target_} needs it; set {path}.{name}=...")
-
-
-def _hints(target: Callable) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    except (NameError, TypeError):
-        return {}
-
-
-def fits(value: Any, hint: Any) -> bool:
-    """Whether a plain config value fits a type hint; hints that are not about plain values fit everything.
-
-    >>> fits(1, float), fits("1", int), fits([1, 2], tuple[int, int]), fits(None, int | None), fits(True, int)
-    (True, False, True, True, False)
-    """
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return any(fits(value, option) for option in arguments)
-    if origin is typing.Literal:
-        return value in arguments
-    if hint is type(None):
-        return value is None
-    if hint is bool:
-        return isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint in (str, Path):
-        return isinstance(value, str)
-    if origin in (list, tuple, Sequence) or hint in (list, tuple):
-        if not isinstance(value, list):
-            return False
-        if origin is tuple and arguments and arguments[-1] is not Ellipsis:
-            return len(value) == len(arguments) and all(map(fits, value, arguments))
-        return not arguments or all(fits(item, arguments[0]) for item in value)
-    return True
-
-
-def validate(cfg: DictConfig, world: int = 1, overrides: Sequence[str] = ()) -> None:
-    """Refuse values and combinations that cannot be run, before any data is read."""
-    check(cfg)
-    train = cfg.train
-    positive = ("batch_size", "accumulate", "epochs", "log_every", "sample_every", "save_every", "lr")
-    for key in positive:
-        if train[key] <= 0:
-            raise ConfigError(f"train.{key}={train[key]}: must be above 0")
-    for key in ("decay_epochs", "decay_steps", "workers", "samples", "keep"):
-        if train[key] < 0:
-            raise ConfigError(f"train.{key}={train[key]}: must not be negative")
-    if train.steps is not None and train.steps < 0:
-        raise ConfigError(f"train.steps={train.steps}: must not be negative")
-    if train.steps is not None and train.decay_steps > train.steps:
-        raise ConfigError(f"train.decay_steps={train.decay_steps}: more than train.steps={train.steps}")
-    if train.steps is None and train.decay_steps:
-        raise ConfigError(f"train.decay_steps={train.decay_steps}: goes with train.steps; with epochs it is train.decay_epochs")
-    if len(train.betas) != 2 or not all(0 <= beta < 1 for beta in train.betas):
-        raise ConfigError(f"train.betas={list(train.betas)}: two numbers in [0, 1) are wanted, e.g. train.betas=[0.5,0.999]")
-    if not 0 <= train.ema < 1:
-        raise ConfigError(f"train.ema={train.ema}: a decay in [0, 1) is wanted; 0 is off")
-    if train.lr_discriminator is not None and train.ttur:
-        raise ConfigError("train.lr_discriminator: train.ttur=true sets it already (2 lr); give one of the two")
-    if train.batch_size % (world * train.accumulate):
-        raise ConfigError(
-            f"train.batch_size={train.batch_size}: must divide by ranks ({world}) times train.accumulate ({train.accumulate}), "
-            f"e.g. {world * train.accumulate * max(1, train.batch_size // (world * train.accumulate))}"
-        )
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", train.device):
-        raise ConfigError(f"train.device={train.device}: one of auto, cpu, cuda, cuda:0 is wanted")
-    _check_objective(cfg, overrides)
-
-
-def _check_objective(cfg: DictConfig, overrides: Sequence[str]) -> None:
-    if not cfg.objective:
-        raise ConfigError("objective: has no term; choose one of configs/objective")
-    raw = OmegaConf.to_container(cfg.objective, resolve=False)
-    reads_loss = [name for name, node in raw.items() if "${loss}" in str(node)]
-    none = not (isinstance(cfg.loss, DictConfig) and "_target_" in cfg.loss)
-    if none and reads_loss:
-        raise ConfigError(f"loss=none: objective.{reads_loss[0]} reads the loss; choose objective=gan, '~objective.{reads_loss[0]}', or a loss ({choices('loss')})")
-    asked = {word.lstrip("+~").partition("=")[0].partition(".")[0] for word in overrides if not word.endswith("=none")}
-    if "loss" in asked and not reads_loss:
-        raise ConfigError(f"loss: was set, but no term of the objective ({', '.join(raw)}) reads it; choose objective=contrast or contrast_gan")
-    if "encoder" in asked and not any(encoded(node.term) for node in cfg.objective.values()):
-        raise ConfigError(f"encoder: was set, but no term of the objective ({', '.join(raw)}) reads it; choose objective=contrast or contrast_gan")
-
-
-def encoded(term: DictConfig) -> bool:
-    """Whether a term compares encoder features: its constructor then takes `channels`, completed by the engine."""
-    return "channels" in inspect.signature(get_object(term._target_)).parameters
-
-
-def choices(group: str) -> str:
-    """The words of a config group, for messages."""
-    folder = Path(__file__).resolve().parents[1] / "configs" / group
-    return ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+    name = "+".join(words) or "base"
+    if len(name) > 120:  # file systems allow 255 bytes; the digest keeps long labels apart
+        name = f"{name[:110]}+{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return name
 
 
 def task_overrides() -> list[str]:

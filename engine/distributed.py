@@ -59,7 +59,9 @@ def parallel(module: nn.Module, device: torch.device) -> nn.Module:
         return module
     accepted = inspect.signature(DistributedDataParallel.__init__).parameters
     quiet = {"forward_sync_buffers": False} if "forward_sync_buffers" in accepted else {"broadcast_buffers": False}
-    return DistributedDataParallel(module, device_ids=[device] if device.type == "cuda" else None, gradient_as_bucket_view=True, **quiet)
+    return DistributedDataParallel(
+        module, device_ids=[device] if device.type == "cuda" else None, gradient_as_bucket_view=True, **quiet
+    )
 
 
 def mean_over_ranks(tensor: Tensor) -> Tensor:

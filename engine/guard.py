@@ -21,7 +21,10 @@ class FiniteGuard:
 
     def watch(self, step: int, values: dict[str, Tensor]) -> None:
         """Take a step's scalars; raises Diverged for the previous ones on a GPU, for these on a CPU."""
-        previous, self.pending = self.pending, (step, list(values), torch.stack([v.detach().double() for v in values.values()]))
+        previous, self.pending = (
+            self.pending,
+            (step, list(values), torch.stack([v.detach().double() for v in values.values()])),
+        )
         self._read(previous if self.late else self.pending)
 
     def settle(self) -> None:
@@ -45,4 +48,6 @@ class FiniteGuard:
 def gradient_norm(network: nn.Module) -> Tensor:
     """Euclidean norm of all gradients of a network, float32 on its device."""
     gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)).float()) if gradients else torch.zeros(())
+    return (
+        torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)).float()) if gradients else torch.zeros(())
+    )

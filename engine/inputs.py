@@ -40,7 +40,9 @@ class Inputs:
         """One line."""
         return json.dumps(asdict(self))
 
-    def to(self, batch: Mapping[str, Any], device: torch.device, dtype: torch.dtype, channels_last: bool = False) -> dict[str, Any]:
+    def to(
+        self, batch: Mapping[str, Any], device: torch.device, dtype: torch.dtype, channels_last: bool = False
+    ) -> dict[str, Any]:
         """Move a collated batch to the device; uint8 travels, normalisation to [-1, 1] and edges happen there.
 
         Returns: `name`; `source`, the integer semantic map (B, 1 + E, H, W) or an image; `target` where there is one.
@@ -53,7 +55,9 @@ class Inputs:
         moved: dict[str, Any] = {"name": batch["name"]}
         if self.labels:
             instance = batch["instance"].to(device, non_blocking=True) if self.instance else None
-            moved["source"] = semantic_map(batch["source"].to(device, non_blocking=True), self.classes or 0, self.ignore, instance)
+            moved["source"] = semantic_map(
+                batch["source"].to(device, non_blocking=True), self.classes or 0, self.ignore, instance
+            )
         else:
             moved["source"] = image(batch["source"])
         if "target" in batch:

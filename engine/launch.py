@@ -1,13 +1,16 @@
-"""From a command line to a function: a user's mistake becomes one line and exit code 1, a bug of ours keeps its traceback."""
+"""From a command line to a function: a user's mistake becomes one line and exit code 1, a bug keeps its traceback."""
 
 import difflib
+import functools
 import os
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import hydra
 from hydra.errors import HydraException
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from errors import UserError
@@ -15,15 +18,35 @@ from errors import UserError
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
+def entry(name: str) -> Callable[[Callable[[DictConfig], object]], Callable[[], None]]:
+    """Decorate a function of a config with the command line of configs/<name>.yaml.
+
+    User errors end here, inside Hydra's job: Hydra would put a line of its own before them.
+    """
+
+    def decorate(function: Callable[[DictConfig], object]) -> Callable[[], None]:
+        @functools.wraps(function)
+        def job(cfg: DictConfig) -> None:
+            try:
+                function(cfg)
+            except (UserError, OmegaConfBaseException) as error:
+                fail(explain(error, sys.argv[1:]))
+
+        return hydra.main(version_base=None, config_path=str(CONFIGS), config_name=name)(job)
+
+    return decorate
+
+
 def launch(main: Callable[[], object]) -> None:
-    """Run a Hydra main function; print a UserError or a config error as one line and exit with 1."""
+    """Run a main function made by `entry`; a config that cannot be composed ends as one line and exit code 1."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and any(word in ("-m", "--multirun") for word in sys.argv[1:]):
-        fail("-m (multirun) came under torchrun, where its second job would hang; use one of them, or loop over torchrun in a shell script")
+        fail(
+            "-m (multirun) came under torchrun, where its second job would hang; use one of them, "
+            "or loop over torchrun in a shell script"
+        )
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing, so that one place words all errors
     try:
         main()
-    except UserError as error:
-        fail(str(error))
     except (HydraException, OmegaConfBaseException) as error:
         fail(explain(error, sys.argv[1:]))
     except KeyboardInterrupt:
@@ -51,26 +74,34 @@ def explain(error: Exception, arguments: list[str]) -> str:
     missing = re.search(r"Could not find '([\w/.\-]+)'", text) or re.search(r"Could not load '([\w/.\-]+)'", text)
     if missing:
         return _missing_choice(missing[1])
-    if "mismatched input" in text or "token recognition" in text or "no viable alternative" in text or "extraneous input" in text:
+    if (
+        "mismatched input" in text
+        or "token recognition" in text
+        or "no viable alternative" in text
+        or "extraneous input" in text
+    ):
         word = re.search(r"Error parsing override '(.*?)'\n", text, re.S)
-        return (f"{word[1] if word else ' '.join(arguments)}: not readable as an override KEY=VALUE; a value with any of = , ~ ; ( [ { or blanks "
-                """needs inner quotes: 'KEY="VALUE"'""")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    lines = [line for line in dict.fromkeys(lines) if not re.match(r"(full_key|reference_type|object_type|See https|Set the env|\*+)", line)]
+        came = word[1] if word else " ".join(arguments)
+        cure = "a value with = , ~ ; ( [ { or blanks needs inner quotes, as in 'KEY=\"VALUE\"'"
+        return f"{came}: not readable as KEY=VALUE; {cure}"
     where = re.search(r"full_key: (\S+)", text)
-    message = "; ".join(lines[:3])
-    if where and where[1] not in message:
-        message = f"{where[1]}: {message}"
     unknown = re.search(r"Key '([\w.]+)' (?:is not in struct|not in '(\w+)')", text)
     if unknown:
-        message += _nearest_key(where[1] if where else unknown[1])
-    return message
+        return _unknown_key(where[1] if where else unknown[1])
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    noise = re.compile(r"full_key|reference_type|object_type|See https|Set the env|\*+|To append|.*\$VALUE")
+    message = "; ".join([line for line in dict.fromkeys(lines) if not noise.match(line)][:3])
+    return message if not where or where[1] in message else f"{where[1]}: {message}"
 
 
 def _missing_choice(choice: str) -> str:
     group, _, name = choice.partition("/") if choice.startswith("experiment/") else choice.rpartition("/")
     root = CONFIGS / group
-    options = sorted(str(path.relative_to(root).with_suffix("")) for path in root.rglob("*.yaml")) if group and root.is_dir() else []
+    options = (
+        sorted(str(path.relative_to(root).with_suffix("")) for path in root.rglob("*.yaml"))
+        if group and root.is_dir()
+        else []
+    )
     if not options:
         return f"{choice}: no such config; look into configs/"
     close = difflib.get_close_matches(name, options, n=4, cutoff=0.5)
@@ -78,8 +109,12 @@ def _missing_choice(choice: str) -> str:
     return f"{group}={name}: no such choice; {tail}"
 
 
-def _nearest_key(path: str) -> str:
+def _unknown_key(path: str) -> str:
     from engine.config import trunk_keys
 
-    close = difflib.get_close_matches(path, trunk_keys(), n=1)
-    return f"; did you mean '{close[0]}'?" if close else "; `--cfg job` prints every key there is"
+    close = difflib.get_close_matches(path, trunk_keys(), n=1) or difflib.get_close_matches(
+        path.rpartition(".")[2], ["weight", "term"], n=1
+    )
+    return f"{path}: no such key; " + (
+        f"did you mean '{close[0]}'?" if close else "`--cfg job` prints every key there is"
+    )

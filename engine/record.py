@@ -1,8 +1,8 @@
 """What a run leaves behind while it trains: log.jsonl, TensorBoard events, sample grids, a progress bar. Rank 0 only.
 
-log.jsonl, schema 1: one JSON object a log step, keys `step`, `images` (seen so far), one mean since the previous line for each
-weighted term under its YAML name, `discriminator` (its loss), `norm/<network>` (gradient norm), `lr`, and what may differ
-between two equal runs: `images_per_second`, `data_wait` (share of the time), `memory_mb` (peak), `time` (Unix seconds).
+log.jsonl, schema 1: one JSON object a log step, keys `step`, `images` (seen so far), one mean since the previous line
+for each weighted term under its YAML name, `discriminator` (its loss), `norm/<network>` (gradient norm), `lr`, and what
+may differ between two equal runs: `images_per_second`, `data_wait` (share of the time), `memory_mb` (peak), `time`.
 """
 
 import json
@@ -26,7 +26,9 @@ TIMING = ("images_per_second", "data_wait", "memory_mb", "time")
 class Recorder:
     """Sums of the logged values stay on the device; the host reads them once a log step."""
 
-    def __init__(self, folder: Path, first: bool, start: int, stop: int, batch: int, state: dict[str, Tensor] | None) -> None:
+    def __init__(
+        self, folder: Path, first: bool, start: int, stop: int, batch: int, state: dict[str, Tensor] | None
+    ) -> None:
         self.folder, self.first, self.batch = folder, first, batch
         self.sums = {name: value.clone() for name, value in (state or {}).items() if name != "count"}
         self.count = int(state["count"]) if state else 0
@@ -62,9 +64,18 @@ class Recorder:
         """Write one log line and reset the sums."""
         elapsed = time.perf_counter() - self.started
         speed = self.since * self.batch / elapsed
-        peak = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        peak = (
+            torch.cuda.max_memory_allocated(device) / 2**20
+            if device.type == "cuda"
+            else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        )
         if self.first:
-            row = {"step": step, "images": step * self.batch, **{n: float(f"{v:.9g}") for n, v in means.items()}, "lr": lr}
+            row = {
+                "step": step,
+                "images": step * self.batch,
+                **{n: float(f"{v:.9g}") for n, v in means.items()},
+                "lr": lr,
+            }
             timing = (round(speed, 2), round(self.waited / elapsed, 4), round(peak), round(time.time(), 1))
             with self.log.open("a") as file:
                 file.write(json.dumps(row | dict(zip(TIMING, timing, strict=True))) + "\n")
@@ -122,7 +133,9 @@ def grid(rows: list[list[np.ndarray]], gap: int = 2) -> np.ndarray:
     picture = np.full((len(rows) * (height + gap) - gap, across * (width + gap) - gap, 3), 255, np.uint8)
     for r, row in enumerate(rows):
         for c, image in enumerate(row):
-            picture[r * (height + gap) : r * (height + gap) + height, c * (width + gap) : c * (width + gap) + width] = image
+            picture[r * (height + gap) : r * (height + gap) + height, c * (width + gap) : c * (width + gap) + width] = (
+                image
+            )
     return picture
 
 
@@ -135,13 +148,21 @@ def save_image(image: np.ndarray, path: Path) -> None:
 
 def environment(device: torch.device, world: int) -> dict[str, Any]:
     """Versions, commit and device of a run, for environment.json."""
-    commit = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     packages = ("torch", "torchvision", "numpy", "scipy", "pillow", "hydra-core", "omegaconf")
     return {
         "commit": commit.stdout.strip() or None,
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in packages},
         "platform": platform.platform(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"cpu, {torch.get_num_threads()} threads",
         "ranks": world,
     }

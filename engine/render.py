@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, default_collate
 from tqdm import tqdm
@@ -17,6 +18,7 @@ from engine.checkpoint import Loaded, load_network
 from engine.config import Precision
 from engine.inputs import Inputs
 from engine.record import save_image
+from engine.sampling import mix
 from errors import UserError
 
 
@@ -67,7 +69,17 @@ def source_picture(source: Tensor, inputs: Inputs, name: str) -> np.ndarray:
     return picture(colorize(source, name) if inputs.labels else source)
 
 
-def render(generator: nn.Module, inputs: Inputs, dataset: Any, folder: Path, device: torch.device, batch_size: int = 8, workers: int = 0, precision: Precision = Precision.float32, title: str = "render") -> int:
+def render(
+    generator: nn.Module,
+    inputs: Inputs,
+    dataset: Any,
+    folder: Path,
+    device: torch.device,
+    batch_size: int = 8,
+    workers: int = 0,
+    precision: Precision = Precision.float32,
+    title: str = "render",
+) -> int:
     """Write one PNG per item of a data set under its name; returns their number.
 
     Raises:
@@ -86,6 +98,29 @@ def render(generator: nn.Module, inputs: Inputs, dataset: Any, folder: Path, dev
     return count
 
 
+def sample(length: int, count: int, seed: int) -> list[int]:
+    """`count` different random indices below `length`, all of them where there are fewer; a function of the seed."""
+    return torch.randperm(length, generator=torch.Generator().manual_seed(mix(seed, 20)))[:count].sort()[0].tolist()
+
+
+def write_examples(dataset: Any, indices: Iterable[int], targets: Path, labels: Path | None) -> None:
+    """Write targets, and label ids where a folder is given, as PNGs of the size the data set's loader gives them."""
+    for index in tqdm(indices, desc=targets.name, unit="image", leave=False):
+        item = dataset[index]
+        write_png(picture(item["target"]), targets / f"{item['name']}.png")
+        if labels is not None:
+            write_png(item["source"][0].numpy(), labels / f"{item['name']}.png")
+
+
+def compare_rows(dataset: Any, indices: Iterable[int], fakes: Path, inputs: Inputs, name: str) -> list[list[np.ndarray]]:
+    """Rows source | generated | real of a picture, the generated image read from its file."""
+    rows = []
+    for item in (dataset[index] for index in indices):
+        fake = np.array(Image.open(fakes / f"{item['name']}.png").convert("RGB"))
+        rows.append([source_picture(item["source"], inputs, name), fake, picture(item["target"])])
+    return rows
+
+
 def write_png(image: np.ndarray, path: Path) -> None:
     """Save under a name that may hold folders.
 
@@ -102,7 +137,9 @@ def write_png(image: np.ndarray, path: Path) -> None:
 class SampleGrid:
     """The same few inputs every time: source | fake | target, one row each."""
 
-    def __init__(self, dataset: Any, inputs: Inputs, count: int, device: torch.device, dtype: torch.dtype, name: str) -> None:
+    def __init__(
+        self, dataset: Any, inputs: Inputs, count: int, device: torch.device, dtype: torch.dtype, name: str
+    ) -> None:
         count = min(count, len(dataset))
         items = [dataset[index * len(dataset) // count] for index in range(count)]
         self.batch = inputs.to(default_collate(items), device, dtype)

@@ -34,9 +34,13 @@ class StepSampler:
         UserError: when an epoch would hold no batch.
     """
 
-    def __init__(self, length: int, batch: int, accumulate: int, seed: int, start: int, stop: int, rank: int, world: int) -> None:
+    def __init__(
+        self, length: int, batch: int, accumulate: int, seed: int, start: int, stop: int, rank: int, world: int
+    ) -> None:
         if length < batch:
-            raise UserError(f"train.batch_size={batch}: the data set has {length} training images only; choose a smaller batch")
+            raise UserError(
+                f"train.batch_size={batch}: the data set has {length} training images only; choose a smaller batch"
+            )
         self.length, self.batch, self.accumulate, self.seed = length, batch, accumulate, seed
         self.start, self.stop, self.rank, self.world = start, stop, rank, world
         self.per_epoch = length // batch
@@ -50,7 +54,9 @@ class StepSampler:
         for step in range(self.start, self.stop):
             if step // self.per_epoch != epoch:
                 epoch = step // self.per_epoch
-                order = torch.randperm(self.length, generator=torch.Generator().manual_seed(mix(self.seed, 1, epoch))).tolist()
+                order = torch.randperm(
+                    self.length, generator=torch.Generator().manual_seed(mix(self.seed, 1, epoch))
+                ).tolist()
             first = (step % self.per_epoch) * self.batch
             for micro in range(self.accumulate):
                 low = first + (micro * self.world + self.rank) * share

@@ -13,8 +13,8 @@ from engine.config import Schedule
 def factor(epoch: int, epochs: int, decay_epochs: int, schedule: Schedule) -> float:
     """Learning-rate factor of a 1-based epoch: constant for `epochs`, then linear.
 
-    SPADE lowers the rate at the end of each epoch e > epochs by 1/decay, so that epoch epochs + 1 still has the full rate and
-    the last one 1/decay; CUT has 1 - max(0, e - epochs)/(decay + 1). Both are the released code's.
+    SPADE lowers the rate at the end of each epoch e > epochs by 1/decay, so that epoch epochs + 1 still has the full
+    rate and the last one 1/decay; CUT has 1 - max(0, e - epochs)/(decay + 1). Both are the released code's.
     """
     past = epoch - epochs
     if past <= 0 or decay_epochs == 0:

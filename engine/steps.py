@@ -52,5 +52,8 @@ class Adversarial(nn.Module):
         if self.reads_real:
             with torch.no_grad():
                 judged = self.discriminator(condition, real.to(fake.dtype))
-            views |= {"real_score": [stages[-1] for stages in judged], "real_stages": [stages[:-1] for stages in judged]}
+            views |= {
+                "real_score": [stages[-1] for stages in judged],
+                "real_stages": [stages[:-1] for stages in judged],
+            }
         return self.objective(Views(None, views))

@@ -1,8 +1,9 @@
 """The Frechet distance between two Gaussians fitted to features, without a matrix square root.
 
-Heusel et al. 2017, arXiv:1706.08500; Dowson and Landau 1982: |m1 - m2|^2 + tr S1 + tr S2 - 2 tr sqrt(S1 S2). With Inception
-features it is FID. The last trace is taken from eigenvalues of a symmetric matrix, or, from raw features, from singular values
-of their cross-Gram matrix: no complex numbers, no failure on singular covariances, and much faster than `scipy.linalg.sqrtm`.
+Heusel et al. 2017, arXiv:1706.08500; Dowson and Landau 1982: |m1 - m2|^2 + tr S1 + tr S2 - 2 tr sqrt(S1 S2). With
+Inception features it is FID. The last trace is taken from eigenvalues of a symmetric matrix, or, from raw features,
+from singular values of their cross-Gram matrix: no complex numbers, no failure on singular covariances, and much faster
+than `scipy.linalg.sqrtm`.
 
 Legend: N, M images of two sets, C channels of a feature.
 """
@@ -52,9 +53,10 @@ class Moments:
 def frechet_distance(mean1: ArrayLike, cov1: ArrayLike, mean2: ArrayLike, cov2: ArrayLike) -> float:
     """|m1 - m2|^2 + tr S1 + tr S2 - 2 tr sqrt(S1 S2) of means (C,) and covariances (C, C).
 
-    With R R^T = S1 from its eigenvectors, tr sqrt(S1 S2) = sum of square roots of the eigenvalues of R^T S2 R. Computed in
-    float64 by NumPy, whose eigh was about twice as fast as torch's on a CPU; the device does not matter, no gradient flows.
-    Rounding can leave a value just below zero (some 1e-7 of the traces): it is returned as 0.
+    With R R^T = S1 from its eigenvectors, tr sqrt(S1 S2) = sum of square roots of the eigenvalues of R^T S2 R. Computed
+    in float64 by NumPy, whose eigh was about twice as fast as torch's on a CPU; the device does not matter, no gradient
+    flows. Rounding can leave a value just below zero (some 1e-7 of the traces): it is returned as 0.
+
     Raises: ValueError for shapes that do not fit and for a NaN (a covariance of one image is NaN) or an infinity.
     """
     m1, s1, m2, s2 = (_array(value) for value in (mean1, cov1, mean2, cov2))
@@ -70,8 +72,9 @@ def frechet_distance(mean1: ArrayLike, cov1: ArrayLike, mean2: ArrayLike, cov2: 
 def frechet_from_features(features1: ArrayLike, features2: ArrayLike) -> float:
     """The same distance from raw features (N, C) and (M, C), by the cheaper of two exact forms.
 
-    Where N and M are below C: tr sqrt(S1 S2) = nuclear norm of X1 X2^T, X = (features - mean) / sqrt(N - 1), an (N, M) matrix:
-    milliseconds instead of a second, and the more precise of the two on these covariances of low rank. Else by `Moments`.
+    Where N and M are below C: tr sqrt(S1 S2) = nuclear norm of X1 X2^T, X = (features - mean) / sqrt(N - 1), an (N, M)
+    matrix: milliseconds instead of a second, and the more precise on these covariances of low rank. Else by `Moments`.
+
     Raises: ValueError for fewer than two features a set, for different C, for a NaN or an infinity.
     """
     x1, x2 = _array(features1), _array(features2)
@@ -80,7 +83,7 @@ def frechet_from_features(features1: ArrayLike, features2: ArrayLike) -> float:
     if min(len(x1), len(x2)) < 2:
         raise ValueError(f"a Frechet distance needs two images a set at least, {len(x1)} and {len(x2)} came")
     if max(len(x1), len(x2)) >= x1.shape[1]:
-        fitted = []
+        fitted: list[Tensor] = []
         for x in (x1, x2):
             moments = Moments(x.shape[1])
             moments.update(torch.from_numpy(x))

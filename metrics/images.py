@@ -1,8 +1,8 @@
 """A folder of images as batches of bytes: what every metric reads, so that all measure the same pixels.
 
-Following Parmar et al. 2022, "On Aliased Resizing and Surprising Subtleties in GAN Evaluation", arXiv:2104.11222, nothing is
-resized, converted or recompressed silently: sizes and file formats go into the report (`survey`), and the one resize there
-is, real images to the size of the generated ones, is antialiased bicubic and named there too.
+Following Parmar et al. 2022, "On Aliased Resizing and Surprising Subtleties in GAN Evaluation", arXiv:2104.11222,
+nothing is resized, converted or recompressed silently: sizes and file formats go into the report (`survey`), and the
+one resize there is, real images to the size of the generated ones, is antialiased bicubic and named there too.
 
 Legend: N images, B images of a batch, H rows, W columns. A size is (H, W), written as "WxH".
 """
@@ -56,7 +56,7 @@ def read(path: Path, size: Size | None = None) -> Tensor:
             rgb = image.convert("RGB")
             if size is not None and rgb.size != size[::-1]:
                 rgb = rgb.resize(size[::-1], Image.Resampling.BICUBIC)
-            return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)    # (H, W, 3) -> (3, H, W)
+            return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)  # (H, W, 3) -> (3, H, W)
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(_unreadable(path, error)) from error
 
@@ -69,8 +69,8 @@ def _unreadable(path: Path, error: Exception) -> str:
 def batches(files: Iterable[Path], batch_size: int, workers: int = 2, size: Size | None = None) -> Iterator[Tensor]:
     """Batches (B, 3, H, W) uint8 in the order of the files, decoded by threads ahead of their use.
 
-    A batch ends early where the next image has another size, so that a folder of mixed sizes is read as it is. At most two
-    batches are decoded ahead, whatever the number of files.
+    A batch ends early where the next image has another size, so that a folder of mixed sizes is read as it is. At most
+    two batches are decoded ahead, whatever the number of files.
     """
     waiting: deque[Future[Tensor]] = deque()
     batch: list[Tensor] = []
@@ -94,7 +94,7 @@ def _in_order(
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-    finally:    # after an unreadable file, do not decode the rest before saying so
+    finally:  # after an unreadable file, do not decode the rest before saying so
         for future in waiting:
             future.cancel()
 
@@ -126,7 +126,7 @@ class Survey:
 
     sizes: dict[str, int]
     formats: dict[str, int]
-    size: Size | None    # (H, W) where all images share it
+    size: Size | None  # (H, W) where all images share it
 
 
 def survey(files: list[Path]) -> Survey:
@@ -144,7 +144,8 @@ def survey(files: list[Path]) -> Survey:
         except (OSError, SyntaxError, ValueError) as error:
             raise UserError(_unreadable(path, error)) from error
     return Survey(
-        {label(size): count for size, count in sorted(sizes.items())}, dict(sorted(formats.items())),
+        {label(size): count for size, count in sorted(sizes.items())},
+        dict(sorted(formats.items())),
         next(iter(sizes)) if len(sizes) == 1 else None,
     )
 

@@ -1,4 +1,4 @@
-"""Parts that several networks share: weight initialisation, spectral normalisation, synchronised batch norm, instance norm.
+"""Parts that several networks share: initialisation, spectral norm, synchronised batch norm, instance norm.
 
 Spectral normalisation: Miyato et al. 2018, arXiv:1802.05957. Batch norm: Ioffe and Szegedy 2015, arXiv:1502.03167; over
 ranks its statistics are those of the whole batch, as in SPADE (Park et al. 2019, arXiv:1903.07291).
@@ -40,7 +40,9 @@ class SpectralConv2d(nn.Conv2d):
     u: Tensor
     v: Tensor
 
-    def __init__(self, channels: int, out: int, kernel: int, stride: int = 1, padding: int = 0, bias: bool = True) -> None:
+    def __init__(
+        self, channels: int, out: int, kernel: int, stride: int = 1, padding: int = 0, bias: bool = True
+    ) -> None:
         super().__init__(channels, out, kernel, stride, padding, bias=bias)
         flat = self.weight.flatten(1)
         self.register_buffer("u", F.normalize(torch.randn_like(flat[:, 0]), dim=0, eps=1e-12))
@@ -49,7 +51,9 @@ class SpectralConv2d(nn.Conv2d):
 
     @torch.no_grad()
     def iterate(self, count: int) -> None:
-        """Run `count` power iterations on u and v, in place."""
+        """Run `count` power iterations on u and v, in place; nothing on the meta device, which holds no values."""
+        if self.weight.is_meta:
+            return
         flat = self.weight.flatten(1)
         for _ in range(count):
             self.v.copy_(F.normalize(flat.mT @ self.u, dim=0, eps=1e-12))

@@ -12,7 +12,7 @@ SLOPE = 0.2  # of every leaky ReLU
 IMAGE = 3  # channels of the judged image, the last ones of the input
 
 
-class PatchDiscriminatorStages(nn.Module):
+class PatchStages(nn.Module):
     """One scale: 4x4 convolutions, padding 2; stride 2 except in the last stage and in the prediction.
 
     The first has a bias and no norm, the others spectral and instance norm and no bias; leaky ReLU after each; then the
@@ -56,7 +56,7 @@ class MultiscaleDiscriminator(nn.Module):
     def __init__(self, channels: int, width: int = 64, scales: int = 2, stages: int = 4) -> None:
         super().__init__()
         self.channels = channels
-        self.scales = nn.ModuleList(PatchDiscriminatorStages(channels, width, stages) for _ in range(scales))
+        self.scales = nn.ModuleList(PatchStages(channels, width, stages) for _ in range(scales))
         init_weights(self)
 
     def forward(self, condition: Tensor, image: Tensor) -> list[list[Tensor]]:
@@ -68,11 +68,12 @@ class MultiscaleDiscriminator(nn.Module):
 
         Returns: per scale the list of `stages` activations, then the prediction, each of k B items.
         """
-        layout = Layout(condition, self.channels - IMAGE, self.scales[0].first.weight)
+        like = next(self.parameters())
+        layout = Layout(condition, self.channels - IMAGE, like)
         found = []
         for index, scale in enumerate(self.scales):
             if index:
-                layout = Layout(layout.pooled(), self.channels - IMAGE, self.scales[0].first.weight)
+                layout = Layout(layout.pooled(), self.channels - IMAGE, like)
                 image = pool(image)
             found.append(scale(layout, image))
         return found

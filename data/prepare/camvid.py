@@ -1,0 +1,31 @@
+"""CamVid (Brostow et al. 2009) in the 12-id version distributed with SegNet: ids 0..10 and 11, unlabelled.
+
+Two raw trees are understood: {train,val}/{images,labels}/NAME.*, and SegNet's own {train,trainannot,val,valannot}/.
+`test` is the raw val, which shares a recording with train as the papers' test sets do; `val` is every 10th pair of the
+raw train by name, starting with the first; `train` the other pairs. A raw test folder is not used.
+"""
+
+from pathlib import Path
+
+from data.files import find_images
+from data.prepare.plan import Item, Plan, partners, require
+
+TREE = "{train,val}/{images,labels}/NAME.* with label PNGs of ids 0..11 (or SegNet's {train,trainannot,val,valannot}/)"
+HELD_OUT = 10
+
+
+def find(raw: Path, allow_partial: bool = False) -> Plan:
+    """The pairs of a raw CamVid tree. Raises: UserError with the expected tree, or naming lost partners."""
+    segnet = (raw / "trainannot").is_dir()
+    folders = ("{}", "{}annot") if segnet else ("{}/images", "{}/labels")
+    require(raw, [folder.format(split) for split in ("train", "val") for folder in folders], TREE)
+    plan = Plan([], {}, {"train": 367, "val": 101}, classes=12)
+    for split in ("train", "val"):
+        images, labels = (find_images(raw / folder.format(split)) for folder in folders)
+        names, dropped = partners({"image": images, "label map": labels}, str(raw / split), allow_partial)
+        plan.source_counts[split] = len(names)
+        plan.dropped += dropped
+        for index, name in enumerate(names):
+            place = "test" if split == "val" else "val" if index % HELD_OUT == 0 else "train"
+            plan.items.append(Item(place, name, labels[name], images[name]))
+    return plan

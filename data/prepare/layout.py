@@ -1,0 +1,137 @@
+"""The one layout that every official data set is brought into, written so that a crash leaves nothing half done.
+
+    OUT/{split}/{input,target}/NAME.*    OUT/{split}/instance/NAME.png    OUT/manifest.json
+
+A data set's own file looks through the raw tree, which is only read, and returns a `Plan`; `write` carries it out. A
+file that is there already, newer than its source and sound, is left alone, so the same command goes on after a crash.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from data.files import find_images, first_names
+from data.manifest import FILE, read_manifest, write_manifest
+from data.prepare.plan import Item, Plan
+from data.prepare.writer import Size, Writer
+from errors import UserError
+
+SPLITS = ("train", "val", "test")
+
+
+def write(
+    plan: Plan,
+    raw: Path,
+    out: Path,
+    dataset: str,
+    workers: int = 4,
+    allow_partial: bool = False,
+    size: Size | None = None,
+) -> dict[str, Any]:
+    """Writes the pairs of `plan` and the manifest, with a progress bar on a terminal.
+
+    Args:
+        workers: threads that decode and encode.
+        allow_partial: leave bad pairs out and list them in the manifest, and take any number of pairs.
+        size: (height, width) to resize to once and for all; None copies the files as they are.
+    Returns: the manifest (data/manifest.py).
+    Raises: UserError naming the first bad file, its fault and the cure, after all good pairs are written.
+    """
+    if out.resolve() == raw.resolve() or raw.resolve() in out.resolve().parents:
+        raise UserError(f"out={out} lies in raw={raw}, which is only read; choose another out")
+    _check_out(out, dataset, size)
+    _check_plan(plan, allow_partial)
+    instance = any(item.instance for item in plan.items)
+
+    def record(items: list[Item], dropped: list[tuple[str, str]], image_size: Size | None) -> dict[str, Any]:
+        return write_manifest(
+            out,
+            dataset=dataset,
+            options={"size": _listed(size), "allow_partial": allow_partial},
+            source_counts=plan.source_counts,
+            labels={"kind": "ids", "classes": plan.classes, "ignore": plan.ignore},
+            instance=instance,
+            image_size=_listed(image_size),
+            splits=_by_split(items),
+            dropped=dropped,
+        )
+
+    record(plan.items, plan.dropped, size)
+    try:
+        results = _in_parallel(Writer(out, plan, size), plan.items, workers, f"{dataset} -> {out}")
+    except OSError as error:  # damaged raw files have become UserErrors: this one is about writing
+        raise UserError(f"{out}: cannot be written ({error}); free some space, or choose another out") from error
+    bad = [(item, result) for item, result in results if isinstance(result, UserError)]
+    if bad and not (allow_partial and len(bad) < len(results)):
+        raise UserError(f"{bad[0][1]} ({len(bad)} of {len(results)} pairs are bad; allow_partial=true leaves them out)")
+    good = {item: result for item, result in results if not isinstance(result, UserError)}
+    _check_strangers(out, _by_split(list(good)), instance)
+    sizes = set(good.values())
+    dropped = plan.dropped + [(item.name, str(error)) for item, error in bad]
+    return record(list(good), dropped, sizes.pop() if len(sizes) == 1 else None)
+
+
+def _in_parallel(writer: Writer, items: list[Item], workers: int, title: str) -> list[tuple[Item, Size | UserError]]:
+    """Every item with what became of it, in order."""
+
+    def work(item: Item) -> tuple[Item, Size | UserError]:
+        try:
+            return item, writer(item)
+        except UserError as error:
+            return item, error
+
+    with ThreadPoolExecutor(max(1, workers)) as pool:  # Pillow decodes and encodes outside the GIL
+        return list(tqdm(pool.map(work, items), total=len(items), desc=title, unit="pair", disable=None))
+
+
+def _by_split(items: list[Item]) -> dict[str, list[str]]:
+    """Names of every split that has any."""
+    splits = {split: [item.name for item in items if item.split == split] for split in SPLITS}
+    return {split: names for split, names in splits.items() if names}
+
+
+def _listed(size: Size | None) -> list[int] | None:
+    """As JSON has it."""
+    return None if size is None else list(size)
+
+
+def _check_out(out: Path, dataset: str, size: Size | None) -> None:
+    """One folder holds one data set, made in one way."""
+    old = read_manifest(out)
+    if old is not None and (old["dataset"], old["options"]["size"]) != (dataset, _listed(size)):
+        raise UserError(
+            f"{out / FILE}: is of {old['dataset']} with size={old['options']['size']}, not of {dataset} with"
+            f" size={_listed(size)}; choose another out, or remove it"
+        )
+
+
+def _check_plan(plan: Plan, allow_partial: bool) -> None:
+    """Counts of the official release, and no name twice, be it in one split or in two."""
+    for split, wanted in plan.expected.items():
+        found = plan.source_counts.get(split, 0)
+        if found != wanted and not allow_partial:
+            raise UserError(
+                f"raw split {split}: {found} pairs, the official release has {wanted}; complete the download, or set"
+                " allow_partial=true"
+            )
+    seen: dict[str, Item] = {}
+    for item in plan.items:
+        if (other := seen.setdefault(item.name, item)) is not item:
+            raise UserError(f"{item.source}: has the name of {other.source}; names must differ, remove one of them")
+    if not plan.items:
+        raise UserError("raw= holds no pair at all; complete the download")
+
+
+def _check_strangers(out: Path, splits: dict[str, list[str]], instance: bool) -> None:
+    """Refuses files that this command did not write: a reader would take them for part of the data set."""
+    for split in (split for split in SPLITS if (out / split).is_dir()):
+        for side in ["input", "target"] + ["instance"] * instance:
+            folder = out / split / side
+            strange = sorted(find_images(folder).keys() - set(splits.get(split, []))) if folder.is_dir() else []
+            if strange:
+                raise UserError(
+                    f"{folder}: {len(strange)} files do not belong here ({first_names(strange)}); remove them, or"
+                    " choose another out"
+                )

@@ -1,0 +1,71 @@
+"""How a network's sources are read, the same in training and in use."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from data.example import Example
+from data.files import in_threads
+from data.labels import read_palette
+from data.reading import Header, LabelReader, read_header, read_image, read_instance
+from errors import UserError
+
+
+class Sources:
+    """Label ids, or images of a fixed number of channels, with or without instance maps."""
+
+    def __init__(
+        self,
+        labels: bool,
+        classes: int | None,
+        ignore: int | None,
+        palette: str | Path | None,
+        instance: bool,
+        channels: int | None,
+    ) -> None:
+        self.labels, self.classes, self.ignore, self.instance = labels, classes, ignore, instance
+        self.channels = channels
+        if not labels:
+            if instance:
+                raise UserError("dataset.instance adds edges to label maps; set dataset.labels=true or instance=false")
+            self.classes = self.ignore = None
+        elif classes is None or not 1 <= classes <= 256:
+            raise UserError(f"dataset.classes is {classes}; wanted the number of label ids, 1..256")
+        else:
+            table = None if palette is None else read_palette(palette)
+            self.reader = LabelReader(classes, ignore, table)
+
+    def check(self, files: Iterable[Path]) -> list[Header]:
+        """Headers of the files; settles `channels` of images: 1 where all are grey, else 3, or an array's own."""
+        files = list(files)
+        headers = in_threads(read_header, files)
+        for file, header in zip(files, headers, strict=True):
+            if self.labels:
+                self.reader.check(file, header.format, header.mode)
+            elif (header.format == "NPY") != (headers[0].format == "NPY") or (
+                header.format == "NPY" and header.channels != (self.channels or headers[0].channels)
+            ):
+                wanted = f"{self.channels or headers[0].channels} channels, {headers[0].format} as {files[0].name}"
+                raise UserError(f"{file}: {header.format} of {header.channels} channels; wanted {wanted}")
+        if not self.labels and self.channels is None:
+            self.channels = max(header.channels for header in headers)
+        return headers
+
+    @property
+    def source_channels(self) -> int:
+        """Channels of the dense map: classes, one for unknown, one for edges; or the image's."""
+        if not self.labels:
+            assert self.channels is not None
+            return self.channels
+        assert self.classes is not None
+        return self.classes + (self.ignore is not None) + self.instance
+
+    def read(self, name: str, source: Path, instance: Path | None) -> Example:
+        """The Example of one source at its own size, without target. Raises: UserError for anything but sound ids or pixels."""
+        pixels = self.reader.read(source) if self.labels else read_image(source, self.channels or 3)
+        example = Example(name=name, source=pixels)
+        if instance is not None:
+            example["instance"] = read_instance(instance)
+            (high, wide), (height, width) = example["instance"].shape[-2:], pixels.shape[-2:]
+            if (high, wide) != (height, width):
+                raise UserError(f"{instance}: is {wide}x{high}, its label map {width}x{height}; make them equal")
+        return example

@@ -1,0 +1,68 @@
+"""Weights of the negatives: how much each counts, by how similar it is to the query.
+
+Zhan et al. 2022, Modulated Contrast for Versatile Image Synthesis (MoNCE). "hard" gives the similar negatives more
+weight, for unpaired images; "easy" the dissimilar ones, for paired images.
+
+Legend: B images, N patches; similarity (B, N, N), whose diagonal is the positives; w_ii = 0 and rows of w sum to 1.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from .transport import sinkhorn
+
+DIRECTIONS = ("hard", "easy")
+COSTS = ("linear", "exp")
+OFFICIAL_DIAGONAL = -10.0
+OFFICIAL_FLOOR = 1e-8
+
+
+def softmax_weights(similarity: Tensor, direction: str, beta: float) -> Tensor:
+    """log w of WeightNCE (Eqs. 2 and 3): softmax over j != i of s_ij / beta (hard) or -s_ij / beta (easy).
+
+    Eq. 3 prints a sum over all j; without j = i the constraint after Eq. 2, that weights of negatives sum to 1, holds.
+    Args:
+        similarity: (B, N, N); gradients flow through.
+        direction: "hard" or "easy".
+        beta: temperature of the weights; large ones make them uniform.
+    Returns: (B, N, N) log w, -inf on the diagonal; zeros where N = 1.
+    """
+    if similarity.shape[-1] == 1:
+        return torch.zeros_like(similarity)
+    scores = similarity / (beta if direction == "hard" else -beta)
+    return scores.masked_fill(_diagonal(scores), -math.inf).log_softmax(-1)
+
+
+def transport_weights(
+    similarity: Tensor, direction: str, beta: float, iterations: int = 50, cost: str = "linear", official: bool = False
+) -> Tensor:
+    """log w of MoNCE (Eqs. 4 to 6): the entropic transport plan between queries and keys, C_ii infinite.
+
+    Args:
+        similarity: (B, N, N); gradients flow through every Sinkhorn iteration.
+        direction: "hard" moves weight to similar negatives, "easy" to dissimilar ones.
+        beta: as in softmax_weights; the linear cost makes w the doubly stochastic form of those weights.
+        iterations: of Sinkhorn; columns of w sum to 1, rows as nearly as it has converged.
+        cost: "linear", log K = s / beta (hard) or (1 - s) / beta (easy), as the released code; or "exp", the paper's
+            C = exp((1 - s) / beta) (hard) or exp(s / beta) (easy), log K = -C / (mean of C off the diagonal), because
+            with the regulariser 1 alone, which the paper does not state, it cannot be solved.
+        official: the similarity -10 in place of an infinite cost on the diagonal, as the released code (linear only).
+    Returns: (B, N, N) log w in the type of sinkhorn's plan, float64; zeros where N = 1.
+    """
+    if similarity.shape[-1] == 1:
+        return sinkhorn(similarity, iterations)
+    diagonal = _diagonal(similarity)
+    if cost == "linear":
+        score = similarity if direction == "hard" else 1 - similarity
+        return sinkhorn(score.masked_fill(diagonal, OFFICIAL_DIAGONAL if official else -math.inf) / beta, iterations)
+    exponent = (1 - similarity if direction == "hard" else similarity) / beta
+    pairs = similarity.shape[-1] * (similarity.shape[-1] - 1)
+    log_mean = exponent.masked_fill(diagonal, -math.inf).flatten(1).logsumexp(-1) - math.log(pairs)
+    log_kernel = -(exponent - log_mean[:, None, None]).exp()  # of the quotient; C alone overflows at beta 0.01
+    return sinkhorn(log_kernel.masked_fill(diagonal, -math.inf), iterations)
+
+
+def _diagonal(like: Tensor) -> Tensor:
+    return torch.eye(like.shape[-1], dtype=torch.bool, device=like.device)

@@ -1,0 +1,154 @@
+"""The report of an evaluation: values together with the protocol that they were measured by, and how two are compared.
+
+Numbers of this field disagree mostly by unstated protocol: which real images, how many, which resize, which file
+format, which network, whether unlabelled pixels count (Parmar et al. 2022, arXiv:2104.11222, for the resize alone). So
+a report says all of it, and two reports whose protocols differ are not compared silently.
+
+A report is one JSON object, schema 1; keys are only ever added, a change of meaning raises the number:
+
+    schema     1
+    subject    what was measured: fake, real (folders), checkpoint, step, trained_against (weights of the run's encoder)
+    protocol   how, all that two comparable reports share:
+      fake       n, sizes {"WxH": count}, formats {"PNG": count}
+      real       the same of the real images as they lie, resize ("none" or a rule), manifest_sha256 (of the data set's
+                 manifest.json, null without), content_sha256 (of names and bytes)
+      selection  "last", "best(fid, val)", ... of the checkpoint; null for a folder
+      metrics    a block per metric: network, weights_sha256, resize rule, seeds, versions {package: version}, ...
+    floor      the sample of real training images behind the floors: n, seed, content_sha256; null without
+    metrics    one entry per number, such as fid, swd, miou:
+      value      better ("lower", "higher", or "real": the nearer to the entry's `real`), and where they exist
+      floor      lower is better: of real training images against the real ones; segmentation: of shuffled images
+      ceiling    segmentation: of the real images        real    appearance: of the real images
+      standard_error, sd, n, levels, iou, ...            beside
+    warnings   lines of text
+
+Nothing in a report depends on time, machine, batch size or number of workers: measuring again gives the same file.
+"""
+
+import hashlib
+import json
+import math
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from errors import UserError
+from metrics.images import Survey
+
+SCHEMA = 1
+Report = dict[str, Any]
+
+
+def folder_block(files: list[Path], found: Survey) -> dict[str, Any]:
+    """The protocol of a folder: number, sizes and formats of its images."""
+    return {"n": len(files), "sizes": found.sizes, "formats": found.formats}
+
+
+def content_sha256(folder: Path, files: list[Path]) -> str:
+    """SHA-256 over relative names and bytes of the files, in their order."""
+    total = hashlib.sha256()
+    for path in files:
+        total.update(path.relative_to(folder).as_posix().encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()
+
+
+def manifest_sha256(folder: Path) -> str | None:
+    """SHA-256 of the manifest.json in the folder or up to two folders above ({split}/{target} of a data set)."""
+    resolved = folder.resolve()
+    for place in (resolved, *resolved.parents[:2]):
+        if (place / "manifest.json").is_file():
+            return hashlib.sha256((place / "manifest.json").read_bytes()).hexdigest()
+    return None
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Installed versions by distribution name; "absent" where one is not installed."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "absent"
+    return found
+
+
+def write(report: Report, path: Path) -> None:
+    """Write a report as JSON, whole or not at all; a number that is not finite becomes null.
+
+    Raises: UserError where the file cannot be written.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(_finite(report), indent=1, allow_nan=False) + "\n")
+        part.replace(path)
+    except OSError as error:
+        raise UserError(f"out={path}: cannot be written ({error.strerror or error})") from error
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read(path: Path) -> Report:
+    """A report from its file. Raises: UserError for a missing file, no JSON, or another schema."""
+    try:
+        report = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a report ({error})") from error
+    schema = report.get("schema") if isinstance(report, dict) else None
+    if schema != SCHEMA:
+        raise UserError(f"{path}: schema {schema}; {SCHEMA} was wanted, measure again")
+    return report
+
+
+def differences(a: Report, b: Report) -> dict[str, tuple[Any, Any]]:
+    """Fields by dotted name whose values differ between two protocols, of the metrics that both reports have."""
+    shared = a["protocol"]["metrics"].keys() & b["protocol"]["metrics"].keys()
+    flat = []
+    for report in (a, b):
+        protocol = report["protocol"]
+        flat.append(_flatten({**protocol, "metrics": {name: protocol["metrics"][name] for name in sorted(shared)}}))
+    names = dict.fromkeys([*flat[0], *flat[1]])
+    return {n: (flat[0].get(n), flat[1].get(n)) for n in names if flat[0].get(n) != flat[1].get(n)}
+
+
+def _flatten(value: Any, name: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {name: value}
+    flat: dict[str, Any] = {}
+    for key, inner in value.items():
+        flat |= _flatten(inner, f"{name}.{key}" if name else str(key))
+    return flat
+
+
+def compare(a: Report, b: Report, force: bool = False) -> dict[str, dict[str, Any]]:
+    """The numbers that two reports share, side by side.
+
+    Args:
+        force: compare although the protocols differ.
+    Returns: {metric: {a, b, difference = b - a, better: "a", "b", or None where equal, unknown or without direction}}.
+    Raises: UserError for protocols that differ, naming the fields, and for reports without a common metric.
+    """
+    differing = differences(a, b)
+    if differing and not force:
+        shown = "; ".join(f"{name} ({x} against {y})" for name, (x, y) in list(differing.items())[:5])
+        more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
+        raise UserError(
+            f"the reports were measured by different protocols: {shown}{more}; force=true compares nevertheless"
+        )
+    shared = [name for name in a["metrics"] if name in b["metrics"]]
+    if not shared:
+        raise UserError(f"the reports share no metric: {', '.join(a['metrics'])} against {', '.join(b['metrics'])}")
+    rows = {}
+    for name in shared:
+        x, y = a["metrics"][name]["value"], b["metrics"][name]["value"]
+        better, sign = None, {"lower": 1, "higher": -1}.get(a["metrics"][name]["better"], 0)
+        if x is not None and y is not None and sign * (x - y):
+            better = "b" if sign * (x - y) > 0 else "a"
+        rows[name] = {"a": x, "b": y, "difference": None if x is None or y is None else y - x, "better": better}
+    return rows

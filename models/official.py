@@ -1,0 +1,61 @@
+"""Names of the official SPADE checkpoints (also CFL's and MoNCE's paired half) for the parameters of our networks.
+
+Official files are plain state dicts with the old form of spectral norm: weight_orig, weight_u, weight_v.
+"""
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from errors import UserError
+
+SPECTRAL = {"weight": "weight_orig", "u": "weight_u", "v": "weight_v", "bias": "bias"}
+RENAMES = {"norm": "param_free_norm", "shared": "mlp_shared.0", "gamma": "mlp_gamma", "beta": "mlp_beta"}
+
+
+def official_name(name: str, stages: int = 4) -> str:
+    """The official key of a parameter or buffer of SPADEGenerator or MultiscaleDiscriminator.
+
+    Args:
+        name: in our state dict.
+        stages: of the discriminator, four in every official network.
+    """
+    if found := re.fullmatch(r"scales\.(\d+)\.(first|prediction)\.(\w+)", name):
+        scale, layer, leaf = found.groups()
+        return f"discriminator_{scale}.model{0 if layer == 'first' else stages}.0.{leaf}"
+    if found := re.fullmatch(r"scales\.(\d+)\.stages\.(\d+)\.(\w+)", name):
+        scale, layer, leaf = found.groups()
+        return f"discriminator_{scale}.model{int(layer) + 1}.0.0.{SPECTRAL[leaf]}"
+    name = re.sub(r"^middle_", "G_middle_", name)
+    name = re.sub(r"^output\.", "conv_img.", name)
+    if found := re.fullmatch(r"(\w+\.conv_[01s])\.(\w+)", name):
+        return f"{found[1]}.{SPECTRAL[found[2]]}"
+    if found := re.fullmatch(r"(\w+\.norm_[01s])\.(\w+)\.(\w+)", name):
+        return f"{found[1]}.{RENAMES[found[2]]}.{found[3]}"
+    return name
+
+
+def convert(state: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """An official state dict under our names, ready for `network.load_state_dict`.
+
+    Raises UserError for keys that are missing, left over or of another shape: the file belongs to another network.
+    """
+    wanted = {official_name(name): (name, value) for name, value in network.state_dict().items()}
+    wrong = sorted(wanted.keys() ^ state.keys())
+    wrong += [key for key, (_, value) in wanted.items() if key in state and state[key].shape != value.shape]
+    if wrong:
+        detail = ", ".join(f"{key} ({shape(state, key)}, wanted {wanted_shape(wanted, key)})" for key in wrong[:3])
+        raise UserError(
+            f"official checkpoint does not fit {type(network).__name__}: {len(wrong)} keys differ, such as {detail}; "
+            f"check the number of input channels, model.generator.upsampling and the width"
+        )
+    return {name: state[key] for key, (name, _) in wanted.items()}
+
+
+def shape(state: Mapping[str, Tensor], key: str) -> str:
+    return "x".join(map(str, state[key].shape)) or "scalar" if key in state else "absent"
+
+
+def wanted_shape(wanted: Mapping[str, tuple[str, Tensor]], key: str) -> str:
+    return shape({key: wanted[key][1]}, key) if key in wanted else "none"

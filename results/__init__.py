@@ -1,0 +1,1 @@
+"""What runs gave, beside what the papers print."""

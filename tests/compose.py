@@ -1,0 +1,31 @@
+"""Configs for tests, composed as a command line would."""
+
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from engine.config import register
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+TINY = (  # the smallest run that still has every part
+    "train.steps=2",
+    "train.batch_size=2",
+    "train.workers=0",
+    "train.samples=1",
+    "train.log_every=1",
+    "dataset.size=[32,32]",
+    "dataset.lengths={train:8,val:2,test:2}",
+    "model.generator.width=2",
+    "model.generator.hidden=4",
+    "model.discriminator.width=2",
+    "objective.contrast.term.patches=16",
+    "objective.contrast.term.dim=8",
+)
+
+
+def config(*overrides: str, name: str = "train") -> DictConfig:
+    """The composed config of train.py, or of another entry file; `run` needs a value that Hydra's job would give."""
+    register()
+    with initialize_config_dir(str(CONFIGS), version_base=None):
+        return compose(name, [*overrides, *(["run=test"] if name == "train" else [])])

@@ -1,0 +1,199 @@
+"""Training as a function: it resumes exactly, ranks equal one process, and it stops where it must."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.guard import Diverged
+from engine.record import TIMING
+from errors import UserError
+from tests.compose import TINY, config
+from train import train
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = ("encoder.size=null", "train.save_every=5", "train.sample_every=1000")
+
+
+def run(folder, *overrides):
+    return train(config(*TINY, *SMALL, *overrides), folder)
+
+
+def state(folder):
+    return torch.load(folder / "last.pt", weights_only=True)
+
+
+def lines(folder):
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key not in TIMING} for row in rows]
+
+
+def assert_same(one, other, path="state"):
+    """Bit-equal tensors and equal values, through nested containers."""
+    assert type(one) is type(other), path
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), path
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), path
+        for key in one:
+            assert_same(one[key], other[key], f"{path}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), path
+        for index, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_same(a, b, f"{path}[{index}]")
+    else:
+        assert one == other, path
+
+
+def without_config(checkpoint):
+    return {key: value for key, value in checkpoint.items() if key != "config"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("train.accumulate=2", "train.ema=0.9", "train.regenerate_fake=true"),
+        ("train.precision=bf16", "train.log_every=3", "train.steps=10"),
+        ("encoder=pixel", "encoder.scales=[4,8]", "loss=monce", "objective=contrast"),
+        ("objective=spade", "loss=perceptual", "train.ttur=true"),
+    ],
+    ids=["default", "accumulate", "bf16", "monce", "spade"],
+)
+def test_ten_steps_equal_seven_and_the_rest(tmp_path, options):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run(whole, *options, "train.steps=10")
+    run(parts, *options, "train.steps=7")
+    run(parts, *options, "train.steps=10")
+    assert_same(without_config(state(whole)), without_config(state(parts)))
+    assert lines(whole) == lines(parts)
+
+
+def test_training_changes_every_network_and_leaves_its_records(tmp_path):
+    run(tmp_path, "train.steps=1")
+    before = state(tmp_path)
+    run(tmp_path, "train.steps=6", "train.keep=1")
+    after = state(tmp_path)
+    assert set(after["networks"]) == {"generator", "discriminator", "objective", "encoder"}
+    for name, network in after["networks"].items():
+        assert any(not torch.equal(value, before["networks"][name][key]) for key, value in network.items()), name
+    assert {path.name for path in tmp_path.iterdir()} >= {"config.yaml", "environment.json", "log.jsonl", "samples", "tensorboard"}
+    assert [path.name for path in tmp_path.glob("step_*.pt")] == ["step_00000006.pt"]
+    assert set(lines(tmp_path)[0]) == {"step", "images", "gan", "contrast", "discriminator", "norm/generator", "norm/discriminator", "lr"}
+
+
+def test_two_micro_batches_equal_one_batch(tmp_path):
+    """Without batch statistics; the SPADE generator's own are frozen by a constant input to their running values."""
+    options = ("train.precision=float64", "train.steps=1", "objective=contrast", "train.batch_size=4")
+    run(tmp_path / "a", *options)
+    run(tmp_path / "b", *options, "train.accumulate=2")
+    # Batch norm sees half the batch, so only the loss's own averaging is compared: the heads' share of the first step.
+    one, two = lines(tmp_path / "a")[0], lines(tmp_path / "b")[0]
+    assert one["contrast"] == pytest.approx(two["contrast"], rel=0.05)
+
+
+def test_a_folder_of_another_config_is_refused_with_the_difference(tmp_path):
+    run(tmp_path)
+    with pytest.raises(UserError, match=r"made with another config \(loss\.temperature: 0\.07 there, 0\.1 here"):
+        run(tmp_path, "loss.temperature=0.1")
+
+
+def test_a_new_run_starts_from_given_weights_and_refuses_another_architecture(tmp_path):
+    run(tmp_path / "old")
+    run(tmp_path / "new", f"checkpoint={tmp_path / 'old'}", "train.steps=0")
+    assert_same(state(tmp_path / "old")["networks"]["generator"], state(tmp_path / "new")["networks"]["generator"])
+    with pytest.raises(UserError, match=r"generator is of another architecture: its \S+ is \("):
+        run(tmp_path / "wide", f"checkpoint={tmp_path / 'old'}", "model.generator.width=4")
+    (tmp_path / "foreign.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(UserError, match="not a readable checkpoint"):
+        run(tmp_path / "x", f"checkpoint={tmp_path / 'foreign.pt'}")
+
+
+def test_a_nan_stops_within_one_step_naming_term_and_network(tmp_path):
+    run(tmp_path, "train.steps=3", "train.save_every=1")
+    broken = state(tmp_path)
+    broken["networks"]["generator"]["output.bias"][0] = float("nan")
+    torch.save(broken, tmp_path / "last.pt")
+    with pytest.raises(Diverged, match=r"step 4: not finite: .*gan = nan.*norm/generator = nan"):
+        run(tmp_path, "train.steps=6")
+    assert state(tmp_path)["step"] == 3
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint_intact(tmp_path, monkeypatch):
+    run(tmp_path, "train.steps=5")
+    kept = state(tmp_path)
+    real = torch.save
+
+    def full(state, file):
+        real(state, file)
+        file.truncate(100)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UserError, match=r"last\.pt: cannot be written \(\[Errno 28\].*the previous checkpoint is intact"):
+        run(tmp_path, "train.steps=8")
+    monkeypatch.undo()
+    assert_same(state(tmp_path), kept)
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_an_output_below_a_regular_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot be made, \S+file is in the way"):
+        run(tmp_path / "file" / "run")
+
+
+def command(folder, *overrides, ranks=1):
+    launcher = [sys.executable] if ranks == 1 else [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}"]
+    if ranks > 1:
+        launcher += ["--master-port=0", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
+    return [*launcher, "train.py", *TINY, *SMALL, f"hydra.run.dir={folder}", *overrides]
+
+
+def environment():
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.mark.parametrize(("ranks", "workers"), [(1, 0), (1, 2), (2, 0), (2, 2)])
+def test_killed_and_started_again_it_ends_where_it_would_have(tmp_path, ranks, workers):
+    """kill -9 between two saves, in the middle of an epoch (4 steps), then the same command."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    options = ("train.steps=11", "train.save_every=3", f"train.workers={workers}")
+    run(whole, *options)
+    process = subprocess.Popen(
+        command(killed, *options, "train.steps=200000", ranks=ranks), cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    log = killed / "log.jsonl"
+    while not log.is_file() or len(log.read_text().splitlines()) < 8:
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    reached = state(killed)["step"]
+    target = max(11, reached + 2)  # the machine may have been fast
+    if target > 11:
+        run(whole, *options, f"train.steps={target}")
+    subprocess.run(command(killed, *options, f"train.steps={target}", ranks=ranks), cwd=ROOT, env=environment(), check=True, capture_output=True)
+    if ranks == 1:
+        assert_same(without_config(state(whole)), without_config(state(killed)))
+        assert lines(whole) == lines(killed)
+    else:
+        assert [row["step"] for row in lines(killed)] == list(range(1, target + 1))
+
+
+def test_two_ranks_equal_one_in_float64(tmp_path):
+    options = ("train.precision=float64", "train.steps=3", "train.batch_size=4", "train.init_gain=1.0")
+    run(tmp_path / "one", *options)
+    subprocess.run(command(tmp_path / "two", *options, ranks=2), cwd=ROOT, env=environment(), check=True, capture_output=True)
+    one, two = state(tmp_path / "one"), state(tmp_path / "two")
+    for name, network in one["networks"].items():
+        for key, value in network.items():
+            torch.testing.assert_close(two["networks"][name][key], value, rtol=1e-5, atol=1e-5, msg=lambda m, at=f"{name}.{key}": f"{at}: {m}")
+    for first, second in zip(lines(tmp_path / "one"), lines(tmp_path / "two"), strict=True):
+        assert first == pytest.approx(second, rel=1e-6)
