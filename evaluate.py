@@ -45,7 +45,7 @@ def evaluate_run(cfg: DictConfig) -> dict[str, Any]:
     from engine.checkpoint import Loaded
     from engine.distributed import choose_device
     from engine.record import grid, save_image
-    from engine.render import load_generator, render, sample, untrained_generator, write_examples, compare_rows
+    from engine.render import compare_rows, load_generator, render, sample, untrained_generator, write_examples
     from results.paper import paper_row
 
     loaded = Loaded.open(cfg.checkpoint)
@@ -93,6 +93,9 @@ def report(
 
     if out.is_dir():
         raise UserError(f"out={out}: is a folder; a file name ending in .json was wanted")
+    for key, least in (("batch_size", 1), ("workers", 0), ("seed", 0)):
+        if not isinstance(cfg[key], int) or cfg[key] < least:
+            raise UserError(f"{key}={cfg[key]}: a whole number from {least} was wanted")
     metrics = OmegaConf.to_container(cfg.metrics) if OmegaConf.is_list(cfg.metrics) else [cfg.metrics]
     found = measure(
         fake,

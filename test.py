@@ -31,10 +31,14 @@ def test(cfg: DictConfig) -> Path:
     if cfg.input is None:
         images, batch_size = build_dataset(loaded.cfg, cfg.split, augment=False), cfg.batch_size
     else:
+        known = loaded.inputs
         reading = {
-            key: loaded.cfg.dataset[key]
-            for key in ("name", "classes", "ignore", "palette", "labels", "instance")
-            if key in loaded.cfg.dataset
+            "labels": known.labels,
+            "classes": known.classes,
+            "ignore": known.ignore,
+            "palette": loaded.cfg.dataset.get("palette"),
+            "instance": known.instance,
+            "channels": None if known.labels else known.source_channels,
         }
         images, batch_size = Sources(cfg.input, **reading), 1  # native sizes differ, so one at a time
     output = Path(cfg.output).expanduser() if cfg.output else loaded.path.parent / "test" / str(loaded.step)

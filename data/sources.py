@@ -60,7 +60,7 @@ class Sources:
         return self.classes + (self.ignore is not None) + self.instance
 
     def read(self, name: str, source: Path, instance: Path | None) -> Example:
-        """The Example of one source at its own size, without target. Raises: UserError for anything but sound ids or pixels."""
+        """The Example of one source at its own size, without target. Raises: UserError for a bad file."""
         pixels = self.reader.read(source) if self.labels else read_image(source, self.channels or 3)
         example = Example(name=name, source=pixels)
         if instance is not None:

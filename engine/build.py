@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import nn
@@ -15,6 +16,7 @@ from engine.config import ConfigError, Init
 from engine.inputs import Inputs
 from engine.sampling import mix
 from engine.steps import JUDGED, Adversarial, DiscriminatorStep
+from errors import UserError
 from losses.adversarial import DiscriminatorGAN
 from losses.objective import Objective
 from models.blocks import init_weights
@@ -46,9 +48,31 @@ class Build:
         return [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
 
 
+def make(node: DictConfig, path: str, **completed: Any) -> Any:
+    """Instantiate a leaf of the config; the engine's own arguments complete a `_partial_` one.
+
+    Raises:
+        ConfigError: with the leaf's path, when a constructor refuses a value.
+    """
+    try:
+        made = instantiate(node)
+        return made(**completed) if node.get("_partial_", False) else made
+    except UserError:
+        raise
+    except (InstantiationException, ValueError) as error:
+        cause: BaseException | None = error
+        while isinstance(cause, InstantiationException):
+            cause = cause.__cause__
+        if isinstance(cause, UserError):
+            raise cause from error
+        if isinstance(cause, ValueError):
+            raise ConfigError(f"{path}: {cause}") from error
+        raise
+
+
 def build_dataset(cfg: DictConfig, split: str, augment: bool) -> Any:
     """The data set of a config, one split of it."""
-    return instantiate(cfg.dataset)(split=split, augment=augment)
+    return make(cfg.dataset, "dataset", split=split, augment=augment)
 
 
 def held_out(cfg: DictConfig) -> Any:
@@ -77,11 +101,16 @@ def build(cfg: DictConfig, inputs: Inputs) -> Build:
         ConfigError: when a term reads a view that nothing makes.
     """
     generator = build_generator(cfg, inputs)
-    setting = instantiate(cfg.setting)(generator=generator)
+    if "size" in cfg.dataset and hasattr(generator, "check_size"):
+        try:
+            generator.check_size(*cfg.dataset.size)
+        except ValueError as error:
+            raise ConfigError(f"dataset.size={list(cfg.dataset.size)}: {error}") from error
+    setting = make(cfg.setting, "setting", generator=generator)
     torch.manual_seed(mix(cfg.seed, 11))
-    encoder = instantiate(cfg.encoder) if any(encoded(node.term) for node in cfg.objective.values()) else None
+    encoder = make(cfg.encoder, "encoder") if any(encoded(node.term) for node in cfg.objective.values()) else None
     torch.manual_seed(mix(cfg.seed, 12))
-    terms = {name: _term(node.term, encoder) for name, node in cfg.objective.items()}
+    terms = {name: _term(str(name), node.term, encoder) for name, node in cfg.objective.items()}
     weights = {name: float(node.weight) for name, node in cfg.objective.items()}
     for name, term in terms.items():
         unknown = set(term.reads) - set(setting.views) - JUDGED
@@ -96,7 +125,7 @@ def build(cfg: DictConfig, inputs: Inputs) -> Build:
     if judged:
         torch.manual_seed(mix(cfg.seed, 13))
         seen = inputs.target_channels + (inputs.source_channels if setting.conditional else 0)
-        built.discriminator = instantiate(cfg.model.discriminator)(channels=seen)
+        built.discriminator = make(cfg.model.discriminator, "model.discriminator", channels=seen)
         if cfg.train.init is Init.xavier:
             init_weights(built.discriminator, gain=cfg.train.init_gain)
         modes = {term.mode for name, term in terms.items() if name in judged and hasattr(term, "mode")} or {"hinge"}
@@ -112,11 +141,9 @@ def build(cfg: DictConfig, inputs: Inputs) -> Build:
     return built
 
 
-def _term(node: DictConfig, encoder: nn.Module | None) -> nn.Module:
-    term = instantiate(node)
-    if node.get("_partial_", False):
-        term = term(channels=encoder.channels, map_channels=encoder.map_channels) if encoder is not None else term()
-    return term
+def _term(name: str, node: DictConfig, encoder: nn.Module | None) -> nn.Module:
+    known = {"channels": encoder.channels, "map_channels": encoder.map_channels} if encoder is not None else {}
+    return make(node, f"objective.{name}", **(known if encoded(node) else {}))
 
 
 @dataclass

@@ -84,6 +84,17 @@ class Term:
 
 
 @dataclass
+class Nce:
+    """What the losses of the NCE family do unless told otherwise; a setting gives both, an experiment may change them.
+
+    bidirectional: half the sum of both directions (CFL Eq. 5); direction: of WeightNCE's and MoNCE's weights.
+    """
+
+    bidirectional: bool = MISSING
+    direction: str = MISSING
+
+
+@dataclass
 class Paper:
     """The row of a paper's table that an experiment reproduces."""
 
@@ -101,6 +112,7 @@ class Config:
     checkpoint: str | None = None
     weights_dir: str | None = None
     offline: bool = False
+    nce: Nce = field(default_factory=Nce)
     paper: Paper | None = None
     deviations: list[str] = field(default_factory=list)
     train: Train = field(default_factory=Train)

@@ -65,9 +65,8 @@ def explain(error: Exception, arguments: list[str]) -> str:
     causes = []
     cause: BaseException | None = error
     while cause is not None:
-        user = cause if isinstance(cause, UserError) else None
-        if user is not None:
-            return str(user)
+        if isinstance(cause, UserError):  # one out of a data loader's worker brings the worker's traceback along
+            return str(cause).strip().splitlines()[-1].removeprefix("errors.UserError: ")
         causes.append(str(cause))
         cause = cause.__cause__ or cause.__context__
     text = "\n".join(causes)

@@ -112,7 +112,9 @@ def write_examples(dataset: Any, indices: Iterable[int], targets: Path, labels: 
             write_png(item["source"][0].numpy(), labels / f"{item['name']}.png")
 
 
-def compare_rows(dataset: Any, indices: Iterable[int], fakes: Path, inputs: Inputs, name: str) -> list[list[np.ndarray]]:
+def compare_rows(
+    dataset: Any, indices: Iterable[int], fakes: Path, inputs: Inputs, name: str
+) -> list[list[np.ndarray]]:
     """Rows source | generated | real of a picture, the generated image read from its file."""
     rows = []
     for item in (dataset[index] for index in indices):

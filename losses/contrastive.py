@@ -1,145 +1,40 @@
-"""The NCE family: PatchNCE, WeightNCE and MoNCE are one cross-entropy with three weightings of the negatives.
+"""PatchNCE, WeightNCE and MoNCE as modules: one cross-entropy with three weightings of the negatives.
 
-PatchNCE: Park et al. 2020 (CUT), arXiv:2007.15651; both directions and the gradient stops: Andonian et al. 2021 (CFL).
-WeightNCE and MoNCE: Zhan et al. 2022, Modulated Contrast for Versatile Image Synthesis. No code of WeightNCE was ever
-released; it is written from the paper's Eqs. 2 and 3.
+PatchNCE: Park et al. 2020 (CUT), arXiv:2007.15651; both directions: Andonian et al. 2021 (CFL). WeightNCE and MoNCE:
+Zhan et al. 2022, Modulated Contrast for Versatile Image Synthesis. No code of WeightNCE was ever released; it is
+written from the paper. The formula is in nce.py: weights uniform for PatchNCE, a softmax of the similarities for
+WeightNCE, a transport plan for MoNCE. All act on the (B, N, N) similarities, whose diagonal is the positives.
 
-    l_i = -log( exp(s_ii / T) / ( exp(s_ii / T) + sum_{j != i} Q (N-1) w_ij exp(s_ij / T) ) ),    s_ij = query_i . key_j
-
-w_ij = 1 / (N-1), Q = 1: PatchNCE; a softmax over j of +-s_ij / beta: WeightNCE; a transport plan: MoNCE. All are
-computed on the (B, N, N) matrix of similarities, whose diagonal is the positives.
-
-Legend: B images, N patches of C channels; T temperature, Q and w weights of the negatives.
+Legend: B images, N patches of C channels.
 """
 
 import math
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from .weights import COSTS, DIRECTIONS, OFFICIAL_FLOOR, softmax_weights, transport_weights
+from .nce import Stop, nce, patch_nce, precise, weighted_nce
+from .weighting import OFFICIAL_FLOOR, Cost, Direction, softmax_weights, transport_weights
 
-BLOCK = 2**20  # logits worked on at a time: few enough to stay in cache, enough to fill the machine
-STOPS = ("negatives", "all", "none")
+__all__ = ["MoNCE", "PatchNCE", "WeightNCE", "patch_nce", "weighted_nce"]
 
-
-def patch_nce(query: Tensor, key: Tensor, temperature: float = 0.07, detach: str | None = None) -> Tensor:
-    """Cross-entropy of each query patch against the key patches of its own image.
-
-    Args:
-        query, key: (B, N, C) unit vectors; the key at the query's index is its positive, the others are its negatives.
-        temperature: of the softmax, dimensionless.
-        detach: where gradients stop; they always flow to the query. "all" (None means the same): the whole key, CUT;
-            "negatives": the key as a negative, but not as the positive, CFL Eq. 5; "none": nowhere.
-    Returns: (B, N) loss of each query patch in nats, float32 at least; 0 where N = 1.
-    Raises: ValueError where the shapes differ or `detach` is another word.
-    """
-    return _nce(query, key, None, None, temperature, detach)
-
-
-def weighted_nce(
-    query: Tensor, key: Tensor, log_weight: Tensor, temperature: float = 0.07, detach: str | None = None
-) -> Tensor:
-    """patch_nce with the negative j of query i counted exp(log_weight_ij) times.
-
-    Args:
-        query, key, temperature, detach: as in patch_nce.
-        log_weight: (B, N, N) log(Q (N-1) w); its diagonal is ignored. Gradients flow to it if it requires them.
-    Returns: (B, N) loss of each query patch in nats, float32 at least; 0 where N = 1.
-    Raises: ValueError where the shapes differ or `detach` is another word.
-    """
-    if log_weight.shape != (*query.shape[:2], query.shape[1]):
-        raise ValueError(f"log_weight {tuple(log_weight.shape)} does not fit query {tuple(query.shape)}")
-    return _nce(query, key, log_weight, None, temperature, detach)
-
-
-def _nce(
-    query: Tensor, key: Tensor, log_weight: Tensor | None, bonus: Tensor | None, temperature: float, detach: str | None
-) -> Tensor:
-    """The formula; `bonus` (B, N) is added to the positive logits. Weights that are constants take the fused way."""
-    if query.dim() != 3 or query.shape != key.shape:
-        raise ValueError(f"query {tuple(query.shape)} and key {tuple(key.shape)} are not both (B, N, C)")
-    detach = "all" if detach is None else detach
-    if detach not in STOPS:
-        raise ValueError(f"detach is '{detach}', not one of {', '.join(STOPS)}")
-    with torch.autocast(query.device.type, enabled=False):
-        query, key = _precise(query), _precise(key)
-        positive = key.detach() if detach == "all" else key
-        constant = not any(t is not None and t.requires_grad for t in (log_weight, bonus))
-        if constant and detach != "none":
-            return _FusedNCE.apply(query, positive, log_weight, bonus, temperature)
-        logits = query / temperature @ (key if detach == "none" else key.detach()).mT
-        if log_weight is not None:
-            logits = logits + log_weight.to(logits.dtype)
-        positives = (query * positive).sum(-1) / temperature
-        if bonus is not None:
-            positives = positives + bonus.to(logits.dtype)
-        logits = logits.diagonal_scatter(positives, dim1=-2, dim2=-1)
-        return -logits.log_softmax(-1).diagonal(dim1=-2, dim2=-1)
-
-
-class _FusedNCE(torch.autograd.Function):
-    """_nce by blocks of rows; the gradient of a row needs no other row, so the forward pass forms it too.
-
-    Nothing of (B, N, N) is kept between the passes, and only one block of it exists at a time. Gradients: to the query,
-    and to the key as the positive only.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, query: Tensor, key: Tensor, log_weight: Tensor | None, bonus: Tensor | None, temperature: float
-    ) -> Tensor:
-        batch, count, _ = query.shape
-        loss = query.new_empty(batch, count)
-        surplus = torch.empty_like(loss)  # probability of the positive, less 1
-        wanted = any(ctx.needs_input_grad[:2])
-        pull = torch.empty_like(query) if wanted else query  # gradient of each row's loss with respect to its query
-        size = max(16, BLOCK // (batch * count))
-        for start in range(0, count, size):
-            rows = slice(start, start + size)
-            if log_weight is None:
-                logits = torch.baddbmm(query.new_zeros(()), query[:, rows], key.mT, beta=0, alpha=1 / temperature)
-            else:
-                log_weight_rows = log_weight[:, rows].to(query.dtype)
-                logits = torch.baddbmm(log_weight_rows, query[:, rows], key.mT, alpha=1 / temperature)
-                logits.diagonal(start, -2, -1).copy_((query[:, rows] * key[:, rows]).sum(-1) / temperature)
-            if bonus is not None:
-                logits.diagonal(start, -2, -1).add_(bonus[:, rows])
-            log_share = logits.log_softmax(-1)
-            positive = log_share.diagonal(start, -2, -1)
-            loss[:, rows] = -positive
-            if wanted:
-                share = log_share.exp_()
-                positive.sub_(1)
-                surplus[:, rows] = positive
-                pull[:, rows] = torch.bmm(share, key)
-        ctx.save_for_backward(query, pull, surplus)
-        ctx.temperature = temperature
-        return loss
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        query, pull, surplus = ctx.saved_tensors
-        gradient = (gradient / ctx.temperature).unsqueeze(-1)
-        to_key = gradient * surplus.unsqueeze(-1) * query if ctx.needs_input_grad[1] else None
-        return gradient * pull, to_key, None, None, None
+Negatives = Literal["image", "batch"]
+Layers = Literal["all", "last"]
 
 
 class _Contrast(nn.Module):
     """Settings and preparation that the family shares; a subclass gives the loss of every patch, one direction."""
 
     def __init__(
-        self, temperature: float, bidirectional: bool, detach: str | None, normalize: bool, negatives: str
+        self, temperature: float, bidirectional: bool, detach: Stop | None, normalize: bool, negatives: Negatives
     ) -> None:
         super().__init__()
         self.temperature = _positive("temperature", temperature)
         self.bidirectional = bidirectional
-        self.detach = _word("detach", detach or ("negatives" if bidirectional else "all"), STOPS)
+        self.detach: Stop = _word("detach", detach or ("negatives" if bidirectional else "all"), Stop)
         self.normalize = normalize
-        self.negatives = _word("negatives", negatives, ("image", "batch"))
+        self.negatives = _word("negatives", negatives, Negatives)
 
     def patches(self, query: Tensor, key: Tensor) -> Tensor:
         raise NotImplementedError
@@ -149,7 +44,7 @@ class _Contrast(nn.Module):
         if query.dim() != 3 or query.shape != key.shape:
             raise ValueError(f"query {tuple(query.shape)} and key {tuple(key.shape)} are not both (B, N, C)")
         with torch.autocast(query.device.type, enabled=False):
-            query, key = _precise(query), _precise(key)
+            query, key = precise(query), precise(key)
             if self.normalize:
                 query, key = _unit(query), _unit(key)
             if self.negatives == "batch":
@@ -185,9 +80,9 @@ class PatchNCE(_Contrast):
         self,
         temperature: float = 0.07,
         bidirectional: bool = False,
-        detach: str | None = None,
+        detach: Stop | None = None,
         normalize: bool = True,
-        negatives: str = "image",
+        negatives: Negatives = "image",
         intra_negatives: bool = False,
     ) -> None:
         super().__init__(temperature, bidirectional, detach, normalize, negatives)
@@ -216,7 +111,7 @@ class _Weighted(_Contrast):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.detach_weights):
             log_weight = self.log_weight(query @ (key if self.detach == "none" else key.detach()).mT)
             bonus = log_weight.amax(-1) if self.weight_positive else None
-        return _nce(query, key, log_weight, bonus, self.temperature, self.detach)
+        return nce(query, key, log_weight, bonus, self.temperature, self.detach)
 
 
 class WeightNCE(_Weighted):
@@ -232,18 +127,18 @@ class WeightNCE(_Weighted):
 
     def __init__(
         self,
-        direction: str,
+        direction: Direction,
         beta: float = 0.1,
         q: float = 1.0,
         temperature: float = 0.07,
         bidirectional: bool = False,
-        detach: str | None = None,
+        detach: Stop | None = None,
         normalize: bool = True,
-        negatives: str = "image",
+        negatives: Negatives = "image",
         detach_weights: bool = True,
     ) -> None:
         super().__init__(temperature, bidirectional, detach, normalize, negatives)
-        self.direction = _word("direction", direction, DIRECTIONS)
+        self.direction = _word("direction", direction, Direction)
         self.beta = _positive("beta", beta)
         self.q = _positive("q", q)
         self.detach_weights = detach_weights
@@ -260,7 +155,7 @@ class MoNCE(_Weighted):
     Each image, layer and direction has its own plan. The last five arguments give the variants of the released code.
     Args:
         direction, beta, q, temperature, bidirectional, detach, normalize, negatives: as in WeightNCE.
-        iterations, cost: as in losses.weights.transport_weights.
+        iterations, cost: as in losses.weighting.transport_weights.
         detach_weights: the plan is a constant; False lets gradients flow through all Sinkhorn iterations.
         scale: stands for the number of negatives N - 1 in Q (N-1) w; null: that number.
         weight_positive: also multiply the positive by the largest weight of its row.
@@ -270,34 +165,34 @@ class MoNCE(_Weighted):
 
     def __init__(
         self,
-        direction: str,
+        direction: Direction,
         beta: float = 0.1,
         q: float = 1.0,
         iterations: int = 50,
-        cost: str = "linear",
+        cost: Cost = "linear",
         temperature: float = 0.07,
         bidirectional: bool = False,
-        detach: str | None = None,
+        detach: Stop | None = None,
         normalize: bool = True,
-        negatives: str = "image",
+        negatives: Negatives = "image",
         detach_weights: bool = True,
         scale: float | None = None,
         weight_positive: bool = False,
-        weighted_layers: str = "all",
+        weighted_layers: Layers = "all",
         official_numerics: bool = False,
     ) -> None:
         super().__init__(temperature, bidirectional, detach, normalize, negatives)
-        self.direction = _word("direction", direction, DIRECTIONS)
+        self.direction = _word("direction", direction, Direction)
         self.beta = _positive("beta", beta)
         self.q = _positive("q", q)
         self.iterations = int(_positive("iterations", iterations))
-        self.cost = _word("cost", cost, COSTS)
+        self.cost = _word("cost", cost, Cost)
         if official_numerics and cost != "linear":
             raise ValueError("official_numerics goes with cost 'linear'; the released code has no other")
         self.detach_weights = detach_weights
         self.scale = scale if scale is None else _positive("scale", scale)
         self.weight_positive = weight_positive
-        self.weighted_layers = _word("weighted_layers", weighted_layers, ("all", "last"))
+        self.weighted_layers = _word("weighted_layers", weighted_layers, Layers)
         self.official_numerics = official_numerics
 
     def log_weight(self, similarity: Tensor) -> Tensor:
@@ -311,17 +206,13 @@ class MoNCE(_Weighted):
         return log_weight
 
 
-def _precise(features: Tensor) -> Tensor:
-    return features.to(torch.promote_types(features.dtype, torch.float32))
-
-
 def _unit(features: Tensor) -> Tensor:
     return features / (features.norm(dim=-1, keepdim=True) + 1e-7)
 
 
-def _word(name: str, value: str, words: tuple[str, ...]) -> str:
-    if value not in words:
-        raise ValueError(f"{name} is '{value}', not one of {', '.join(words)}")
+def _word(name: str, value: Any, words: Any) -> Any:
+    if value not in get_args(words):
+        raise ValueError(f"{name} is '{value}', not one of {', '.join(get_args(words))}")
     return value
 
 

@@ -93,8 +93,8 @@ def _rescale(log_kernel: Tensor, f: Tensor, g: Tensor, out: Tensor) -> Tensor:
 def _limit(dtype: torch.dtype) -> float:
     """Largest |log y| and |log x| before they are absorbed.
 
-    Entries of K are kept above exp(-4 limits): then no product falls below the smallest number of the type, and what the
-    floor adds to a sum is exp(-2 limits) of it.
+    Entries of K are kept above exp(-4 limits): then no product falls below the smallest number of the type, and what
+    that floor adds to a sum is exp(-2 limits) of it.
     """
     return -math.log(torch.finfo(dtype).tiny) / 6
 
@@ -124,7 +124,7 @@ def _iterate(log_kernel: Tensor, plan: Tensor, iterations: int, record: bool) ->
                 logs = torch.stack([y, x, x / before]).log_().abs_().flatten(1).amax(1).tolist()
                 size, change = max(logs[:2]), logs[2]
                 safe = (limit - size) / change if change > 0 else iterations
-                check += max(1, min(check, int(safe)))
+                check += int(max(1, min(check, safe)))
                 settled = not record and change * (iterations - done) < SETTLED
         f, g = f + y.log(), g + x.log()
         stretches.append(stretch)

@@ -21,14 +21,14 @@ VOID = 255  # the evaluation id of pixels without a class
 
 def score_table(score_map: Sequence[int] | None) -> Tensor:
     """A table (256,) int64 from stored to evaluation ids; ids beyond the map become VOID; None changes nothing."""
-    table = torch.full((256,), VOID)
-    values = torch.arange(256) if score_map is None else torch.as_tensor(list(score_map), dtype=torch.int64)
-    if len(values) > 256 or (len(values) and not 0 <= values.min() <= values.max() <= VOID):
+    if score_map is None:
+        return torch.arange(256)
+    values = list(score_map)
+    if len(values) > 256 or not all(isinstance(value, int) and 0 <= value <= VOID for value in values):
         raise UserError(
-            f"score_map: {len(values)} entries from {values.min()} to {values.max()}; 256 of 0..{VOID} at most"
+            f"score_map={values}: 256 whole numbers in 0..{VOID} at most were wanted, one for each stored id"
         )
-    table[: len(values)] = values
-    return table
+    return torch.tensor(values + [VOID] * (256 - len(values)))
 
 
 def read_labels(path: Path, table: Tensor, classes: int, size: Size) -> Tensor:

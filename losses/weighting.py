@@ -7,19 +7,20 @@ Legend: B images, N patches; similarity (B, N, N), whose diagonal is the positiv
 """
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from .transport import sinkhorn
 
-DIRECTIONS = ("hard", "easy")
-COSTS = ("linear", "exp")
-OFFICIAL_DIAGONAL = -10.0
-OFFICIAL_FLOOR = 1e-8
+Direction = Literal["hard", "easy"]
+Cost = Literal["linear", "exp"]
+OFFICIAL_DIAGONAL = -10.0  # similarity of a patch and its positive, in place of an infinite cost
+OFFICIAL_FLOOR = 1e-8  # added to the weights under the logarithm
 
 
-def softmax_weights(similarity: Tensor, direction: str, beta: float) -> Tensor:
+def softmax_weights(similarity: Tensor, direction: Direction, beta: float) -> Tensor:
     """log w of WeightNCE (Eqs. 2 and 3): softmax over j != i of s_ij / beta (hard) or -s_ij / beta (easy).
 
     Eq. 3 prints a sum over all j; without j = i the constraint after Eq. 2, that weights of negatives sum to 1, holds.
@@ -36,7 +37,12 @@ def softmax_weights(similarity: Tensor, direction: str, beta: float) -> Tensor:
 
 
 def transport_weights(
-    similarity: Tensor, direction: str, beta: float, iterations: int = 50, cost: str = "linear", official: bool = False
+    similarity: Tensor,
+    direction: Direction,
+    beta: float,
+    iterations: int = 50,
+    cost: Cost = "linear",
+    official: bool = False,
 ) -> Tensor:
     """log w of MoNCE (Eqs. 4 to 6): the entropic transport plan between queries and keys, C_ii infinite.
 

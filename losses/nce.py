@@ -1,0 +1,131 @@
+"""InfoNCE over the patches of an image, with or without weights on the negatives; its one formula.
+
+Park et al. 2020 (CUT), arXiv:2007.15651; gradient stops of Andonian et al. 2021 (CFL); weights of Zhan et al. 2022
+(MoNCE):
+
+    l_i = -log( exp(s_ii / T) / ( exp(s_ii / T) + sum_{j != i} Q (N-1) w_ij exp(s_ij / T) ) ),    s_ij = query_i . key_j
+
+which is the cross-entropy of the logits s_ij / T + log(Q (N-1) w_ij) against the diagonal.
+
+Legend: B images, N patches of C channels; T temperature.
+"""
+
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+Stop = Literal["negatives", "all", "none"]
+CPU_BLOCK = 2**20  # logits worked on at a time: on a CPU few enough to stay in its cache,
+GPU_BLOCK = 2**24  # on a GPU enough to fill it
+
+
+def patch_nce(query: Tensor, key: Tensor, temperature: float = 0.07, detach: Stop | None = None) -> Tensor:
+    """Cross-entropy of each query patch against the key patches of its own image.
+
+    Args:
+        query, key: (B, N, C) unit vectors; the key at the query's index is its positive, the others are its negatives.
+        temperature: of the softmax, dimensionless.
+        detach: where gradients stop; they always flow to the query. "all" (None means the same): the whole key, CUT;
+            "negatives": the key as a negative, but not as the positive, CFL Eq. 5; "none": nowhere.
+    Returns: (B, N) loss of each query patch in nats, float32 at least; 0 where N = 1.
+    Raises: ValueError where the shapes differ or `detach` is another word.
+    """
+    return nce(query, key, None, None, temperature, detach)
+
+
+def weighted_nce(
+    query: Tensor, key: Tensor, log_weight: Tensor, temperature: float = 0.07, detach: Stop | None = None
+) -> Tensor:
+    """patch_nce with the negative j of query i counted exp(log_weight_ij) times.
+
+    Args:
+        query, key, temperature, detach: as in patch_nce.
+        log_weight: (B, N, N) log(Q (N-1) w); its diagonal is ignored. Gradients flow to it if it requires them.
+    Returns: (B, N) loss of each query patch in nats, float32 at least; 0 where N = 1.
+    Raises: ValueError where the shapes differ or `detach` is another word.
+    """
+    return nce(query, key, log_weight, None, temperature, detach)
+
+
+def nce(
+    query: Tensor,
+    key: Tensor,
+    log_weight: Tensor | None,
+    bonus: Tensor | None,
+    temperature: float,
+    detach: Stop | None,
+) -> Tensor:
+    """weighted_nce, its weights optional; `bonus` (B, N) is added to the positive logits, s_ii / T."""
+    if query.dim() != 3 or query.shape != key.shape:
+        raise ValueError(f"query {tuple(query.shape)} and key {tuple(key.shape)} are not both (B, N, C)")
+    if log_weight is not None and log_weight.shape != (*query.shape[:2], query.shape[1]):
+        raise ValueError(f"log_weight {tuple(log_weight.shape)} does not fit query {tuple(query.shape)}")
+    if detach not in (None, *get_args(Stop)):
+        raise ValueError(f"detach is '{detach}', not one of {', '.join(get_args(Stop))}")
+    with torch.autocast(query.device.type, enabled=False):
+        query, key = precise(query), precise(key)
+        positive = key.detach() if detach in (None, "all") else key
+        constant = not any(t is not None and t.requires_grad for t in (log_weight, bonus))
+        if constant and detach != "none":
+            return _FusedNCE.apply(query, positive, log_weight, bonus, temperature)
+        logits = query / temperature @ (key if detach == "none" else key.detach()).mT  # (B, N, N)
+        if log_weight is not None:
+            logits = logits + log_weight.to(logits.dtype)
+        positives = (query * positive).sum(-1) / temperature
+        if bonus is not None:
+            positives = positives + bonus.to(logits.dtype)
+        logits = logits.diagonal_scatter(positives, dim1=-2, dim2=-1)
+        return -logits.log_softmax(-1).diagonal(dim1=-2, dim2=-1)
+
+
+class _FusedNCE(torch.autograd.Function):
+    """The same for constant weights, by blocks of rows: the gradient of a row needs no other row, so the forward pass
+    forms it too, and no (B, N, N) tensor of logits ever exists. Gradients to the query, and to the key as the positive.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, log_weight: Tensor | None, bonus: Tensor | None, temperature: float
+    ) -> Tensor:
+        batch, count, _ = query.shape
+        loss = query.new_empty(batch, count)
+        surplus = torch.empty_like(loss)  # probability of the positive, less 1
+        wanted = any(ctx.needs_input_grad[:2])
+        pull = torch.empty_like(query) if wanted else query  # gradient of each row's loss with respect to its query
+        size = max(16, (CPU_BLOCK if query.device.type == "cpu" else GPU_BLOCK) // (batch * count))
+        for start in range(0, count, size):
+            rows = slice(start, start + size)
+            if log_weight is None:  # (B, rows, N)
+                logits = torch.baddbmm(query.new_zeros(()), query[:, rows], key.mT, beta=0, alpha=1 / temperature)
+            else:
+                log_weight_rows = log_weight[:, rows].to(query.dtype)
+                logits = torch.baddbmm(log_weight_rows, query[:, rows], key.mT, alpha=1 / temperature)
+                logits.diagonal(start, -2, -1).copy_((query[:, rows] * key[:, rows]).sum(-1) / temperature)
+            if bonus is not None:
+                logits.diagonal(start, -2, -1).add_(bonus[:, rows])
+            log_share = logits.log_softmax(-1)
+            positive = log_share.diagonal(start, -2, -1)
+            loss[:, rows] = -positive
+            if wanted:
+                share = log_share.exp_()
+                positive.sub_(1)
+                surplus[:, rows] = positive
+                pull[:, rows] = torch.bmm(share, key)
+        ctx.save_for_backward(query, pull, surplus)
+        ctx.temperature = temperature
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        query, pull, surplus = ctx.saved_tensors
+        gradient = (gradient / ctx.temperature).unsqueeze(-1)
+        to_key = gradient * surplus.unsqueeze(-1) * query if ctx.needs_input_grad[1] else None
+        return gradient * pull, to_key, None, None, None
+
+
+def precise(features: Tensor) -> Tensor:
+    """The tensor in float32, or in float64 if it is that already."""
+    return features.to(torch.promote_types(features.dtype, torch.float32))

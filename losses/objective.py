@@ -1,0 +1,70 @@
+"""An experiment is a weighted sum of named terms, and a term compares named views of a batch."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Views(dict[str, Any]):
+    """The images and scores of one step by name, and the encoder's features of the images, computed once for all terms.
+
+    Args:
+        encoder: image (B, 3, H, W) -> list of (B, C, H, W), one for each layer; its `maps(image)` likewise. None where
+            no term reads features.
+        tensors: views by name; images (B, 3, H, W) in [-1, 1], scores and stages of a discriminator as lists.
+        generator: CPU generator that patch positions are drawn from; None: torch's global one.
+    Raises: LookupError for a view that is not there.
+    """
+
+    def __init__(self, encoder: Any, tensors: Mapping[str, Any], generator: torch.Generator | None = None) -> None:
+        super().__init__(tensors)
+        self.encoder = encoder
+        self.generator = generator
+        self._features: dict[str, list[Tensor]] = {}
+        self._maps: dict[str, list[Tensor]] = {}
+
+    def __missing__(self, name: str) -> Any:
+        raise LookupError(f"no view '{name}'; this setting makes {', '.join(self)}")
+
+    def features(self, name: str) -> list[Tensor]:
+        """The encoder's features of the view `name`, to draw patches from."""
+        if name not in self._features:
+            self._features[name] = self.encoder(self[name])
+        return self._features[name]
+
+    def maps(self, name: str) -> list[Tensor]:
+        """What a dense comparison reads: the features, but for pixels the image, not its overlapping patches."""
+        if not hasattr(self.encoder, "maps") or self.encoder.map_channels == self.encoder.channels:
+            return self.features(name)  # one pass of the network serves both
+        if name not in self._maps:
+            self._maps[name] = self.encoder.maps(self[name])
+        return self._maps[name]
+
+
+class Objective(nn.Module):
+    """Weighted, named terms.
+
+    Args:
+        terms: modules by name, each called with Views and giving a scalar; `reads` names the views that it needs.
+        weights: number of each term.
+    Raises: ValueError where the names of terms and weights differ.
+    """
+
+    def __init__(self, terms: Mapping[str, nn.Module], weights: Mapping[str, float]) -> None:
+        super().__init__()
+        if set(terms) != set(weights):
+            raise ValueError(f"terms {', '.join(terms) or 'none'} and weights {', '.join(weights) or 'none'} differ")
+        self.terms = nn.ModuleDict(terms)
+        self.weights = {name: float(weight) for name, weight in weights.items()}
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """Names of all views that the terms read."""
+        terms: Iterable[Any] = self.terms.values()
+        return frozenset(name for term in terms for name in term.reads)
+
+    def forward(self, views: Views) -> dict[str, Tensor]:
+        """The weighted value of every term, a scalar by name; their sum is what is minimised."""
+        return {name: self.weights[name] * term(views) for name, term in self.terms.items()}

