@@ -51,12 +51,7 @@ def check(node: Any, path: str = "") -> None:
         value = node[key]
         plain = OmegaConf.to_container(value, resolve=True) if isinstance(value, DictConfig | ListConfig) else value
         if name in hints and not fits(plain, hints[name]):
-            wanted = (
-                str(hints[name]).replace("typing.", "")
-                if typing.get_origin(hints[name])
-                else getattr(hints[name], "__name__", str(hints[name]))
-            )
-            raise ConfigError(f"{path}.{name}: {plain!r} is not of type {wanted}, which {node._target_} wants")
+            raise ConfigError(f"{path}.{name}: {plain!r} {wanted(hints[name])}, which {node._target_} wants")
     if not node.get("_partial_", False):
         for name, parameter in accepted.items():
             if (
@@ -72,6 +67,13 @@ def _hints(target: Callable) -> dict[str, Any]:
         return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
     except (NameError, TypeError):
         return {}
+
+
+def wanted(hint: Any) -> str:
+    """What a value of another type is told: the words of a Literal, else the type."""
+    if typing.get_origin(hint) is typing.Literal:
+        return f"is none of {', '.join(map(str, typing.get_args(hint)))}"
+    return f"is not of type {hint.__name__ if isinstance(hint, type) else str(hint).replace('typing.', '')}"
 
 
 def fits(value: Any, hint: Any) -> bool:

@@ -49,6 +49,8 @@ def launch(main: Callable[[], object]) -> None:
         main()
     except (HydraException, OmegaConfBaseException) as error:
         fail(explain(error, sys.argv[1:]))
+    except (NotADirectoryError, FileExistsError, PermissionError) as error:  # Hydra makes the run folder itself
+        fail(f"{error.filename}: cannot be made or written ({error.strerror}); change run= or hydra.run.dir")
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -72,8 +72,9 @@ def frechet_distance(mean1: ArrayLike, cov1: ArrayLike, mean2: ArrayLike, cov2: 
 def frechet_from_features(features1: ArrayLike, features2: ArrayLike) -> float:
     """The same distance from raw features (N, C) and (M, C), by the cheaper of two exact forms.
 
-    Where N and M are below C: tr sqrt(S1 S2) = nuclear norm of X1 X2^T, X = (features - mean) / sqrt(N - 1), an (N, M)
-    matrix: milliseconds instead of a second, and the more precise on these covariances of low rank. Else by `Moments`.
+    Where N and M are C / 2 at most: tr sqrt(S1 S2) = nuclear norm of X1 X2^T, X = (features - mean) / sqrt(N - 1), an
+    (N, M) matrix: milliseconds instead of a second, and the more precise on these covariances of low rank. Else by
+    `Moments`.
 
     Raises: ValueError for fewer than two features a set, for different C, for a NaN or an infinity.
     """
@@ -82,7 +83,7 @@ def frechet_from_features(features1: ArrayLike, features2: ArrayLike) -> float:
         raise ValueError(f"features {x1.shape} and {x2.shape}: (N, C) and (M, C) were wanted")
     if min(len(x1), len(x2)) < 2:
         raise ValueError(f"a Frechet distance needs two images a set at least, {len(x1)} and {len(x2)} came")
-    if max(len(x1), len(x2)) >= x1.shape[1]:
+    if 2 * max(len(x1), len(x2)) > x1.shape[1]:
         fitted: list[Tensor] = []
         for x in (x1, x2):
             moments = Moments(x.shape[1])

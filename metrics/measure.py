@@ -19,6 +19,7 @@ from metrics.folders import Images, Sets
 from metrics.images import label
 from metrics.segmentation import Segmenter
 from metrics.table import table
+from models.segmenters import load_segmenter
 
 __all__ = ["METRICS", "measure", "table"]
 
@@ -74,7 +75,7 @@ def measure(
     file = Path(segmenter) if isinstance(segmenter, str | Path) else None
     judge = segmenter if not isinstance(segmenter, str | Path) else None
     if file is not None and "segmentation" in chosen:
-        judge = _open(file, device)
+        judge = load_segmenter(file, device)
 
     found: rows.Rows = {}
     blocks: dict[str, rows.Block] = {}
@@ -136,9 +137,3 @@ def _floor(sample: Images | None, seed: int) -> dict[str, Any] | None:
         "seed": seed,
         "content_sha256": protocol.content_sha256(sample.folder, sample.files),
     }
-
-
-def _open(file: Path, device: torch.device | str) -> Segmenter:
-    from models.segmenters import load
-
-    return load(file, device)

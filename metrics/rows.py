@@ -132,7 +132,8 @@ def segmentation_scores(
     block = {
         "segmenter": type(segmenter).__name__,
         "weights": file and file.name,
-        "weights_sha256": file and _sha256(file),
+        "weights_sha256": _sha256(file),
+        "settings_sha256": _sha256(file and file.with_suffix(".json")),
         "classes": segmenter.num_classes,
         "score_map": None if score_map is None else list(score_map),
         "void": label_maps.VOID,
@@ -155,7 +156,5 @@ def appearance(sets: Sets, reading: Reading) -> tuple[Rows, Block]:
     return rows, {"versions": versions(*COMMON)}
 
 
-def _sha256(path: Path) -> str:
-    if path.is_dir():  # a folder of weights and configuration
-        return content_sha256(path, sorted(file for file in path.rglob("*") if file.is_file()))
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _sha256(path: Path | None) -> str | None:
+    return None if path is None or not path.is_file() else hashlib.sha256(path.read_bytes()).hexdigest()

@@ -5,7 +5,7 @@ arXiv:1711.11585) with the spectral and instance norms of SPADE (Park et al. 201
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import SpectralConv2d, init_weights, instance_norm
+from .blocks import SpectralConv2d, instance_norm
 from .layout import Layout, pool
 
 SLOPE = 0.2  # of every leaky ReLU
@@ -51,13 +51,14 @@ class MultiscaleDiscriminator(nn.Module):
         width: channels of the first stage, 64 in the paper.
         scales: number of sizes.
         stages: convolutions with an activation, before the prediction.
+
+    Weights start as PyTorch's own; `blocks.init_weights` gives the paper's.
     """
 
     def __init__(self, channels: int, width: int = 64, scales: int = 2, stages: int = 4) -> None:
         super().__init__()
         self.channels = channels
         self.scales = nn.ModuleList(PatchStages(channels, width, stages) for _ in range(scales))
-        init_weights(self)
 
     def forward(self, condition: Tensor, image: Tensor) -> list[list[Tensor]]:
         """Judge images under a condition.

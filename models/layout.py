@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .blocks import channels_last
+
 LOOKUP_FROM = 64  # channels from which the look-up wins in training on a CPU; without gradients it always does
 
 
@@ -59,7 +61,7 @@ class Layout:
         kind, dtype = self.like.device.type, self.like.dtype
         if torch.is_autocast_enabled(kind):
             dtype = torch.get_autocast_dtype(kind)
-        last = self.like.is_contiguous(memory_format=torch.channels_last) and not self.like.is_contiguous()
+        last = channels_last(self.like)
         return x.to(dtype).contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
     def one_hot(self) -> Tensor:

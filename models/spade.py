@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import BatchNorm, SpectralConv2d, init_weights
+from .blocks import BatchNorm, SpectralConv2d
 from .layout import Layout
 
 SLOPE = 0.2  # of every leaky ReLU
@@ -85,6 +85,7 @@ class SPADEGenerator(nn.Module):
         sync: batch statistics over all ranks.
 
     The start size follows the input: H and W over `size_multiple`, equal to the official one at the trained size.
+    Weights start as PyTorch's own; `blocks.init_weights` gives the paper's.
     """
 
     def __init__(
@@ -118,7 +119,6 @@ class SPADEGenerator(nn.Module):
             self.up_4 = SPADEBlock(channels, width, width // 2, hidden, sync)
             last = width // 2
         self.output = nn.Conv2d(last, output_channels, 3, padding=1)
-        init_weights(self)
 
     def forward(self, semantic: Tensor) -> Tensor:
         """(B, 1 + E, H, W) integer ids and edges, or (B, S, H, W) dense -> image (B, output_channels, H, W) in [-1, 1].

@@ -209,6 +209,17 @@ class Bright:
         return (images.mean(1) > 0.5).long()
 
 
+class BrightLogits(torch.nn.Module):
+    """The same as a network of two logits."""
+
+    def forward(self, x):
+        mean = x.mean(1, keepdim=True)
+        return torch.cat([0.5 - mean, mean - 0.5], 1)
+
+
+AUTO = ({0: torch.export.Dim.AUTO, 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO},)
+
+
 def test_segmentation_rows_with_ceiling_and_floor(folders):
     labels = folders["real"].parent / "labels"
     labels.mkdir()
@@ -223,6 +234,13 @@ def test_segmentation_rows_with_ceiling_and_floor(folders):
     assert len(rows["miou"]["iou"]) == 2
     block = found["protocol"]["metrics"]["segmentation"]
     assert (block["segmenter"], block["classes"], block["void"]) == ("Bright", 2, 255)
+    exported = folders["real"].parent / "bright.pt2"
+    torch.export.save(torch.export.export(BrightLogits(), (torch.rand(6, 3, 32, 32),), dynamic_shapes=AUTO), exported)
+    exported.with_suffix(".json").write_text('{"num_classes": 2, "mean": [0, 0, 0], "std": [1, 1, 1]}')
+    from_file = measure(folders["fake"], folders["real"], ["segmentation"], labels=labels, segmenter=exported)
+    assert from_file["metrics"] == rows
+    block = from_file["protocol"]["metrics"]["segmentation"]
+    assert block["weights"] == "bright.pt2" and block["weights_sha256"] and block["settings_sha256"]
     (labels / "03.png").unlink()
     with pytest.raises(UserError, match=r"labels=.*none for 1 of 6 images: 03"):
         measure(folders["fake"], folders["real"], ["segmentation"], labels=labels, segmenter=Bright())
