@@ -28,7 +28,7 @@ def main_of(file):
 
 
 MAINS = {file: main_of(file) for file in ("train.py", "test.py", "evaluate.py")}
-QUICK = (*TINY, "encoder.size=null", "train.save_every=2", "train.sample_every=2")
+QUICK = (*TINY, "train.save_every=2", "train.sample_every=2")
 
 
 def call(*words, ok=True, **variables):
@@ -234,7 +234,7 @@ def test_bad_words_are_refused_in_one_line(tmp_path, refused):
 
 def test_missing_pretrained_weights_say_what_to_place_where(tmp_path, refused):
     line = refused(
-        "train.py", *QUICK[:-1], "encoder=vgg19", "offline=true", f"hydra.run.dir={tmp_path}", TORCH_HOME=str(tmp_path)
+        "train.py", *QUICK, "encoder=vgg19", "offline=true", f"hydra.run.dir={tmp_path}", TORCH_HOME=str(tmp_path)
     )
     assert "vgg19-dcbb9e9d.pth" in line and "weights_dir" in line and "encoder.pretrained=false" in line
     line = refused(

@@ -23,12 +23,7 @@ SMALL = ("train.save_every=5", "train.sample_every=1000")
 
 
 def run(folder, *overrides):
-    return train(config(*TINY, *SMALL, *native(overrides), *overrides), folder)
-
-
-def native(overrides):
-    """conv6 at the images' own size in place of 256, where it is the encoder."""
-    return () if any(word.startswith("encoder=") for word in overrides) else ("encoder.size=null",)
+    return train(config(*TINY, *SMALL, *overrides), folder)
 
 
 def state(folder):
@@ -178,7 +173,7 @@ def command(folder, *overrides, ranks=1):
     )
     if ranks > 1:
         launcher += ["--master-port=0", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
-    return [*launcher, "train.py", *TINY, *SMALL, *native(overrides), f"hydra.run.dir={folder}", *overrides]
+    return [*launcher, "train.py", *TINY, *SMALL, f"hydra.run.dir={folder}", *overrides]
 
 
 def kill_all(folder):
