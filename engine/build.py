@@ -100,17 +100,17 @@ def build(cfg: DictConfig, inputs: Inputs) -> Build:
     Raises:
         ConfigError: when a term reads a view that nothing makes.
     """
-    generator = build_generator(cfg, inputs)
+    generator: Any = build_generator(cfg, inputs)
     if "size" in cfg.dataset and hasattr(generator, "check_size"):
         try:
             generator.check_size(*cfg.dataset.size)
         except ValueError as error:
             raise ConfigError(f"dataset.size={list(cfg.dataset.size)}: {error}") from error
-    setting = make(cfg.setting, "setting", generator=generator)
+    setting: Any = make(cfg.setting, "setting", generator=generator)
     torch.manual_seed(mix(cfg.seed, 11))
     encoder = make(cfg.encoder, "encoder") if any(encoded(node.term) for node in cfg.objective.values()) else None
     torch.manual_seed(mix(cfg.seed, 12))
-    terms = {name: _term(str(name), node.term, encoder) for name, node in cfg.objective.items()}
+    terms: dict[str, Any] = {name: _term(str(name), node.term, encoder) for name, node in cfg.objective.items()}
     weights = {name: float(node.weight) for name, node in cfg.objective.items()}
     for name, term in terms.items():
         unknown = set(term.reads) - set(setting.views) - JUDGED
@@ -141,7 +141,7 @@ def build(cfg: DictConfig, inputs: Inputs) -> Build:
     return built
 
 
-def _term(name: str, node: DictConfig, encoder: nn.Module | None) -> nn.Module:
+def _term(name: str, node: DictConfig, encoder: nn.Module | None) -> Any:
     known = {"channels": encoder.channels, "map_channels": encoder.map_channels} if encoder is not None else {}
     return make(node, f"objective.{name}", **(known if encoded(node) else {}))
 

@@ -178,7 +178,7 @@ class RunFolder:
         return read(path) if path.is_file() else None
 
 
-def differences(old: DictConfig, new: DictConfig) -> list[str]:
+def differences(old: Any, new: Any) -> list[str]:
     """Dotted keys whose values differ, those aside that never change a result (`NEUTRAL`, and where things lie)."""
     before, after = _flat(old), _flat(new)
     found = []

@@ -25,7 +25,8 @@ def check(node: Any, path: str = "") -> None:
         ConfigError: naming the path and the cure. Arguments without a value in a `_partial_` node are the
             engine's to complete.
     """
-    for key in node if isinstance(node, DictConfig) else range(len(node)):
+    keys: list[Any] = list(node) if isinstance(node, DictConfig) else list(range(len(node)))
+    for key in keys:
         if OmegaConf.is_missing(node, key):
             raise ConfigError(
                 f"{path}.{key}: no value; set {path}.{key}=..." if path else f"{key}: no value; set {key}=..."
@@ -147,7 +148,7 @@ def validate(cfg: DictConfig, world: int = 1, overrides: Sequence[str] = ()) -> 
 def _check_objective(cfg: DictConfig, overrides: Sequence[str]) -> None:
     if not cfg.objective:
         raise ConfigError("objective: has no term; choose one of configs/objective")
-    raw = OmegaConf.to_container(cfg.objective, resolve=False)
+    raw: Any = OmegaConf.to_container(cfg.objective, resolve=False)
     reads_loss = [name for name, node in raw.items() if "${loss}" in str(node)]
     none = not (isinstance(cfg.loss, DictConfig) and "_target_" in cfg.loss)
     if none and reads_loss:

@@ -4,6 +4,7 @@ import inspect
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -58,7 +59,7 @@ def parallel(module: nn.Module, device: torch.device) -> nn.Module:
     if world() == 1 or not any(parameter.requires_grad for parameter in module.parameters()):
         return module
     accepted = inspect.signature(DistributedDataParallel.__init__).parameters
-    quiet = {"forward_sync_buffers": False} if "forward_sync_buffers" in accepted else {"broadcast_buffers": False}
+    quiet: dict[str, Any] = {"forward_sync_buffers": False} if "forward_sync_buffers" in accepted else {"broadcast_buffers": False}
     return DistributedDataParallel(
         module, device_ids=[device] if device.type == "cuda" else None, gradient_as_bucket_view=True, **quiet
     )

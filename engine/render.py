@@ -37,7 +37,7 @@ def untrained_generator(loaded: Loaded, device: torch.device) -> nn.Module:
     return _ready(build_generator(loaded.cfg, loaded.inputs), loaded, device)
 
 
-def _ready(generator: nn.Module, loaded: Loaded, device: torch.device) -> nn.Module:
+def _ready(generator: Any, loaded: Loaded, device: torch.device) -> nn.Module:
     layout = torch.channels_last if loaded.cfg.train.channels_last else torch.contiguous_format
     return generator.to(device=device, memory_format=layout).eval()
 

@@ -43,7 +43,7 @@ class Adversarial(nn.Module):
     def __init__(self, discriminator: nn.Module, objective: Objective) -> None:
         super().__init__()
         self.discriminator, self.objective = discriminator, objective
-        self.reads_real = any(name.startswith("real") for term in objective.terms.values() for name in term.reads)
+        self.reads_real = any(name.startswith("real") for name in objective.reads)
 
     def forward(self, condition: Tensor, fake: Tensor, real: Tensor) -> dict[str, Tensor]:
         """Weighted terms by name; gradients reach the fake only. The real side keeps no graph."""

@@ -18,9 +18,9 @@ def test_a_device_that_runs_ahead_is_read_one_step_late_and_before_a_save():
     guard = FiniteGuard(torch.device("cpu"))
     guard.late = True
     guard.watch(1, {"gan": torch.tensor(float("nan"))})
-    with pytest.raises(Diverged, match="step 1: .*gan = nan"):
+    with pytest.raises(Diverged, match=r"step 1: .*gan = nan"):
         guard.settle()
-    with pytest.raises(Diverged, match="step 1: .*gan = nan"):
+    with pytest.raises(Diverged, match=r"step 1: .*gan = nan"):
         guard.watch(2, {"gan": torch.tensor(0.0)})
 
 
