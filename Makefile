@@ -17,10 +17,10 @@ demo: .venv/run.done ## train, test and evaluate the embedded default
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo.sh
 
 test: .venv/test.done ## the test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 8
 
 soak: .venv/test.done ## the long fault and slow tests
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n auto --maxprocesses 8
 
 check: .venv/test.done ## lint and types, under a minute
 	$(BIN)/ruff check .

@@ -165,16 +165,18 @@ class NaturalInput(Tap):
 
 
 def effnet_lite0(
-    layers: Sequence[str] = ("block0", "block2", "block4", "block10", "block15"),
+    layers: Sequence[str] = ("block0", "block2", "block4", "block10"),
     pretrained: bool = True,
     frozen: bool = True,
     size: Size = None,
 ) -> Encoder:
     """EfficientNet-lite0: real ImageNet features from a pip package, without a download.
 
-    Layers stem, block0..block15, head. The default ones end the resolutions 1/2, 1/4, 1/8, 1/16, 1/32 and have 16, 24,
-    40, 112, 320 channels; they are linear (no activation). The input is (255 x - 127) / 128 of RGB x in [0, 1], which
-    the network was trained on and which is almost the [-1, 1] image, so there is no `mean_std`. No drop connect.
+    Layers stem, block0..block15, head. The default ones end the resolutions 1/2, 1/4, 1/8, 1/16 and have 16, 24, 40,
+    112 channels; blocks are linear (no activation). block15 (1/32, 320 channels) is for images of 256 pixels and more:
+    at 64 its four places are almost equal (cosine 0.98), so that a contrastive loss stays near log 4 even between an
+    image and itself. The input is (255 x - 127) / 128 of RGB x in [0, 1], which the network was trained on and which is
+    almost the [-1, 1] image, so there is no `mean_std`. No drop connect.
     """
     channels = channels_of("lite0")
     check_layers(layers, channels)

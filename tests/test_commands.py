@@ -33,7 +33,7 @@ QUICK = (*TINY, "train.save_every=2", "train.sample_every=2")
 
 def call(*words, ok=True, **variables):
     """Run `python WORDS` from the project's root; the result has stdout and stderr as text."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
+    environment = {**os.environ, **variables}
     done = subprocess.run(
         [sys.executable, *map(str, words)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
     )
