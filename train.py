@@ -119,6 +119,7 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
 
         if start == 0:
             show(0)
+        begun, end, reached = time.perf_counter(), False, start
         batches = iter(loader(data, sampler, options.workers, device))
         for step in range(start, plan.steps):
             torch.manual_seed(mix(cfg.seed, 3, step))
@@ -164,18 +165,23 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
             guard.watch(step + 1, values)
             record.add(values, waited)
             if (step + 1) % options.log_every == 0:
-                means = record.means()
-                stacked = distributed.mean_over_ranks(torch.stack(list(means.values())))
-                record.line(step + 1, dict(zip(means, stacked.tolist(), strict=True)), lr, device)
-            if (step + 1) % options.sample_every == 0 or step + 1 == plan.steps:
+                sums = {**record.means(), "minutes": torch.tensor((time.perf_counter() - begun) / 60, device=device)}
+                means = distributed.mean_over_ranks(sums)
+                end = means.pop("minutes") >= (options.minutes or float("inf"))
+                record.line(step + 1, means, lr, device)
+            end |= step + 1 == plan.steps
+            if (step + 1) % options.sample_every == 0 or end:
                 show(step + 1)
-            if (step + 1) % options.save_every == 0 or step + 1 == plan.steps:
+            if (step + 1) % options.save_every == 0 or end:
                 save(step + 1)
-        if start == 0 == plan.steps:
+            reached = step + 1
+            if end:
+                break
+        if start == 0 and plan.steps == 0:
             save(0)
         record.close()
         distributed.barrier()
-    return max(start, plan.steps)
+    return reached
 
 
 def gather(values: dict, losses: dict, parts: int) -> None:

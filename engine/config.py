@@ -49,6 +49,7 @@ class Train:
     """What every training run has; docs in configs/train.yaml."""
 
     steps: int | None = None
+    minutes: float | None = None
     epochs: int = 50
     decay_epochs: int = 0
     decay_steps: int = 0
@@ -144,7 +145,7 @@ def trunk_keys() -> list[str]:
 # Overrides that never change what a step computes, so that a run folder is found again under any of them.
 NEUTRAL = re.compile(
     r"^[+~]*(experiment|dataset|run|seed|checkpoint|weights_dir|offline|dataset\.(root|name)|hydra\..*|hydra/.*"
-    r"|train\.(steps|epochs|workers|device|log_every|sample_every|samples|save_every|keep))(@|=|$)"
+    r"|train\.(steps|epochs|minutes|workers|device|log_every|sample_every|samples|save_every|keep))(@|=|$)"
 )
 
 

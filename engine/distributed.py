@@ -59,18 +59,21 @@ def parallel(module: nn.Module, device: torch.device) -> nn.Module:
     if world() == 1 or not any(parameter.requires_grad for parameter in module.parameters()):
         return module
     accepted = inspect.signature(DistributedDataParallel.__init__).parameters
-    quiet: dict[str, Any] = {"forward_sync_buffers": False} if "forward_sync_buffers" in accepted else {"broadcast_buffers": False}
+    quiet: dict[str, Any] = (
+        {"forward_sync_buffers": False} if "forward_sync_buffers" in accepted else {"broadcast_buffers": False}
+    )
     return DistributedDataParallel(
         module, device_ids=[device] if device.type == "cuda" else None, gradient_as_bucket_view=True, **quiet
     )
 
 
-def mean_over_ranks(tensor: Tensor) -> Tensor:
-    """Average of a tensor over ranks, for the log."""
+def mean_over_ranks(values: dict[str, Tensor]) -> dict[str, float]:
+    """Averages of scalars over ranks, on the host: the log's one synchronisation."""
+    stacked = torch.stack([value.double() for value in values.values()])
     if world() > 1:
-        dist.all_reduce(tensor)
-        tensor /= world()
-    return tensor
+        dist.all_reduce(stacked)
+        stacked /= world()
+    return dict(zip(values, stacked.tolist(), strict=True))
 
 
 def barrier() -> None:

@@ -78,6 +78,14 @@ def test_ten_steps_equal_seven_and_the_rest(tmp_path, options):
     assert lines(whole) == lines(parts)
 
 
+def test_a_run_out_of_time_stops_at_a_log_step_and_goes_on(tmp_path):
+    assert run(tmp_path / "whole", "train.steps=4") == 4
+    assert run(tmp_path / "parts", "train.steps=4", "train.minutes=1e-6", "train.log_every=2") == 2
+    assert run(tmp_path / "more", "train.steps=4", "train.minutes=60") == 4
+    assert state(tmp_path / "parts")["step"] == 2
+    assert_same(without_config(state(tmp_path / "whole")), without_config(state(tmp_path / "more")))
+
+
 def test_training_changes_every_network_and_leaves_its_records(tmp_path):
     run(tmp_path, "train.steps=1")
     before = state(tmp_path)
@@ -186,11 +194,11 @@ def kill_all(folder):
                 os.kill(int(entry.name), signal.SIGKILL)
 
 
-@pytest.mark.parametrize(("ranks", "workers"), [(1, 0), (1, 2), (2, 0), (2, 2)])
-def test_killed_and_started_again_it_ends_where_it_would_have(tmp_path, ranks, workers):
-    """kill -9 between two saves, in the middle of an epoch (4 steps), then the same command."""
+@pytest.mark.parametrize(("ranks", "workers", "every"), [(1, 0, 3), (1, 2, 4), (2, 0, 4), (2, 2, 3)])
+def test_killed_and_started_again_it_ends_where_it_would_have(tmp_path, ranks, workers, every):
+    """kill -9 between two saves, in the middle or at the boundary of an epoch (4 steps), then the same command."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    options = ("train.steps=11", "train.save_every=3", f"train.workers={workers}")
+    options = ("train.steps=11", f"train.save_every={every}", f"train.workers={workers}")
     quiet = {"cwd": ROOT, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     words = command(killed, *options, "train.steps=200000", ranks=ranks)
     process = subprocess.Popen(words, **quiet)
