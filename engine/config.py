@@ -37,8 +37,11 @@ class Schedule(Enum):
     cut = "cut"
 
 
-class Init(Enum):
-    """Initial weights of generator and discriminator: Xavier normal with `init_gain`, or PyTorch's own."""
+class Init(str, Enum):
+    """Initial weights: Xavier normal (gain `init_gain`; of projection heads 0.02), or PyTorch's own.
+
+    Of generator, discriminator and projection heads; encoders have their own key.
+    """
 
     xavier = "xavier"
     pytorch = "pytorch"
@@ -88,11 +91,13 @@ class Term:
 class Nce:
     """What the losses of the NCE family do unless told otherwise; a setting gives both, an experiment may change them.
 
-    bidirectional: half the sum of both directions (CFL Eq. 5); direction: of WeightNCE's and MoNCE's weights.
+    bidirectional: half the sum of both directions (CFL Eq. 5); direction: of WeightNCE's and MoNCE's weights;
+    patches: drawn from each layer and image, null for all.
     """
 
     bidirectional: bool = MISSING
     direction: str = MISSING
+    patches: int | None = MISSING
 
 
 @dataclass

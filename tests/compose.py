@@ -9,6 +9,7 @@ from engine.config import register
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 TINY = (  # the smallest run that still has every part
+    "encoder=conv6",
     "train.steps=2",
     "train.batch_size=2",
     "train.workers=0",
@@ -19,7 +20,7 @@ TINY = (  # the smallest run that still has every part
     "model.generator.width=2",
     "model.generator.hidden=4",
     "model.discriminator.width=2",
-    "objective.contrast.term.patches=16",
+    "nce.patches=16",
     "objective.contrast.term.dim=8",
 )
 
