@@ -1,9 +1,7 @@
 """Segmentation networks for evaluation, behind one adapter: images in, class ids out.
 
 Three kinds of file are read: a torch.export program (.pt2), TorchScript, and the checkpoints of
-scripts/train_segmenter.py. Those hold LR-ASPP (Howard et al. 2019, arXiv:1905.02244) over an EfficientNet-lite2 with
-ImageNet weights from a pip package, so that a useful segmenter needs no download, or over a MobileNetV3-large with
-random ones.
+scripts/train_segmenter.py, whose network is in `models/lraspp.py`.
 """
 
 import inspect
@@ -17,17 +15,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-import torchvision
 from torch import Tensor, nn
 
 from errors import UserError
 
-from .efficientnet import channels_of, efficientnet_lite
 from .encoders import IMAGENET_MEAN, IMAGENET_STD
+from .lraspp import build_network
 
 # RGB in [0, 1] as EfficientNet-lite was trained: (255 x - 127) / 128.
 NATURAL = {"mean": [127 / 255] * 3, "std": [128 / 255] * 3}
-LOW, HIGH = "block6", "block14"  # of lite2: strides 8 and 16; stride 32 in place of 16 costs 6 points of mIoU
 
 
 class Segmenter:
@@ -98,40 +94,6 @@ class SegmenterConfig:
     seed: int
     steps: int
     miou: float | None = None
-
-
-class Lite2Levels(nn.Module):
-    """EfficientNet-lite2 as LR-ASPP wants it: a dict of a fine and a coarse map."""
-
-    def __init__(self, pretrained: bool) -> None:
-        super().__init__()
-        self.network = efficientnet_lite("lite2", pretrained, last=HIGH)
-
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        found = {}
-        for name, layer in self.network.named_children():
-            x = layer(x)
-            if name in (LOW, HIGH):
-                found["low" if name == LOW else "high"] = x
-        return found
-
-
-def build_network(backbone: str, num_classes: int, pretrained: bool = True) -> nn.Module:
-    """LR-ASPP, (N, 3, H, W) -> {"out": (N, num_classes, H, W)}.
-
-    Args:
-        backbone: "lite2", or "mobilenet_v3_large", whose weights are random.
-        pretrained: ImageNet weights of lite2.
-    """
-    if backbone == "lite2":
-        channels = channels_of("lite2")
-        levels = Lite2Levels(pretrained)
-        return torchvision.models.segmentation.LRASPP(levels, channels[LOW], channels[HIGH], num_classes)
-    if backbone == "mobilenet_v3_large":
-        return torchvision.models.segmentation.lraspp_mobilenet_v3_large(
-            weights=None, weights_backbone=None, num_classes=num_classes
-        )
-    raise UserError(f"backbone={backbone}: lite2 or mobilenet_v3_large was wanted")
 
 
 def build_segmenter(config: SegmenterConfig, pretrained: bool = True) -> Segmenter:

@@ -1,8 +1,7 @@
 """Train a segmentation network on the real pairs of a data set: `python scripts/train_segmenter.py dataset=NAME`.
 
-It judges generated images where the papers' own evaluators cannot be had. CamVid at 128x96, on one CPU core: 200 steps
-in one minute give a mean IoU of 54 on val, 600 steps in three minutes 57; input_size=[192,256] 58 after 200 steps in
-four minutes.
+It judges generated images where the papers' own evaluators cannot be had. CamVid at 128x96, one CPU core, seed 0: after
+200 steps, one minute, a mean IoU of 50 on val and 52 on test; after 600 steps, three minutes, 56 and 57.
 """
 
 import sys

@@ -100,7 +100,8 @@ def test_every_objective_with_every_loss(name, loss):
     config = OmegaConf.create(
         {
             "loss": OmegaConf.load(CONFIGS / "loss" / f"{loss}.yaml"),
-            "nce": {"bidirectional": True, "direction": "easy"},
+            "nce": {"bidirectional": True, "direction": "easy", "patches": 16},
+            "train": {"init": "xavier"},
             "terms": {key: nodes[key] for key in nodes if key != "defaults"},
         }
     )
