@@ -89,6 +89,11 @@ def explain(error: Exception, arguments: list[str]) -> str:
     unknown = re.search(r"Key '([\w.]+)' (?:is not in struct|not in '(\w+)')", text)
     if unknown:
         return _unknown_key(where[1] if where else unknown[1])
+    missing_value = re.search(r"Missing mandatory value: (\w[\w.]*)", text)
+    if missing_value:
+        return f"{missing_value[1]}: no value; set {missing_value[1]}=..."
+    if "is not a subclass of Term" in text:
+        return "objective: a term cannot be written on the command line; put it into a file of configs/objective"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     noise = re.compile(r"full_key|reference_type|object_type|See https|Set the env|\*+|To append|.*\$VALUE")
     message = "; ".join([line for line in dict.fromkeys(lines) if not noise.match(line)][:3])

@@ -225,6 +225,8 @@ def test_bad_words_are_refused_in_one_line(tmp_path, refused):
     assert "could not be converted to Integer" in refused("train.py", "train.epochs=ten")
     assert "loss=monc: no such choice; did you mean monce" in refused("train.py", "loss=monc")
     assert "did you mean cfl/table1/vgg_patchnce" in refused("train.py", "experiment=cfl/table1/vgg_patch")
+    assert "checkpoint: no value; set checkpoint=..." in refused("test.py")
+    assert "put it into a file of configs/objective" in refused("train.py", "+objective.extra={a:1}")
     assert "needs inner quotes" in refused("train.py", "dataset.root=a=b")
     assert "loss.direction: 'soft' is none of hard, easy" in refused(
         "train.py", *QUICK, "loss=monce", "loss.direction=soft", f"hydra.run.dir={tmp_path}"
