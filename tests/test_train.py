@@ -171,6 +171,15 @@ def test_a_full_disk_leaves_the_previous_checkpoint_intact(tmp_path, monkeypatch
     assert not list(tmp_path.glob(".*.tmp"))
 
 
+def test_without_a_compiler_training_goes_on_with_one_line(tmp_path, monkeypatch, capsys):
+    def broken(_):
+        raise RuntimeError("no C++ compiler")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    assert run(tmp_path, "train.compile=true", "train.steps=1") == 1
+    assert "train.compile: no working compiler here (RuntimeError), going on uncompiled" in capsys.readouterr().out
+
+
 def test_an_output_below_a_regular_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot be made, \S+file is in the way"):
