@@ -77,6 +77,7 @@ class ConvNorm(nn.Module):
 
 
 def norm(channels: int) -> nn.BatchNorm2d:
+    """Batch norm with TensorFlow's constants, under which the weights were trained."""
     return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
 
 

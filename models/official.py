@@ -54,8 +54,10 @@ def convert(state: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor
 
 
 def shape(state: Mapping[str, Tensor], key: str) -> str:
+    """Of a tensor for a message, such as 3x64x4x4; "absent" where the state has no such key."""
     return "x".join(map(str, state[key].shape)) or "scalar" if key in state else "absent"
 
 
 def wanted_shape(wanted: Mapping[str, tuple[str, Tensor]], key: str) -> str:
+    """The same of what the network takes; "none" where it takes no such key."""
     return shape({key: wanted[key][1]}, key) if key in wanted else "none"
