@@ -23,7 +23,7 @@ def test(cfg: DictConfig) -> Path:
     from engine.render import load_generator, render
 
     loaded = Loaded.open(cfg.checkpoint)
-    names = [item.value for item in Precision]
+    names = [Precision.float32.value, Precision.bf16.value]
     if cfg.precision is not None and cfg.precision not in names:
         raise ConfigError(f"precision={cfg.precision}: one of {', '.join(names)} is wanted")
     precision = Precision(cfg.precision or loaded.cfg.train.precision)

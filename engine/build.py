@@ -89,7 +89,7 @@ def build_generator(cfg: DictConfig, inputs: Inputs) -> nn.Module:
     generator = instantiate(cfg.model.generator)(
         channels=inputs.source_channels, output_channels=inputs.target_channels
     )
-    if cfg.train.init is Init.xavier:
+    if cfg.train.init == Init.xavier:
         init_weights(generator, gain=cfg.train.init_gain)
     return generator
 
@@ -126,7 +126,7 @@ def build(cfg: DictConfig, inputs: Inputs) -> Build:
         torch.manual_seed(mix(cfg.seed, 13))
         seen = inputs.target_channels + (inputs.source_channels if setting.conditional else 0)
         built.discriminator = make(cfg.model.discriminator, "model.discriminator", channels=seen)
-        if cfg.train.init is Init.xavier:
+        if cfg.train.init == Init.xavier:
             init_weights(built.discriminator, gain=cfg.train.init_gain)
         modes = {term.mode for name, term in terms.items() if name in judged and hasattr(term, "mode")} or {"hinge"}
         if len(modes) > 1:

@@ -86,10 +86,9 @@ def render(
         UserError: when the folder cannot be written.
     """
     loader: Iterable[dict[str, Any]] = DataLoader(dataset, batch_size=batch_size, num_workers=workers)
-    dtype = torch.float64 if precision is Precision.float64 else torch.float32
     count = 0
     for batch in tqdm(loader, desc=title, unit="batch", leave=False):
-        moved = inputs.to(batch, device, dtype)
+        moved = inputs.to(batch, device, torch.float32)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision is Precision.bf16):
             images = translate(generator, moved["source"])
         for name, image in zip(batch["name"], images, strict=True):

@@ -14,7 +14,6 @@ class Paired(nn.Module):
 
     views = ("source", "target", "fake")
     conditional = True  # the discriminator sees the source beside the image
-    discriminator_first = False  # SPADE steps G, then D
 
     def __init__(self, generator: nn.Module) -> None:
         super().__init__()

@@ -13,9 +13,11 @@ import pytest
 import torch
 
 from engine.build import build, build_dataset
+from engine.checkpoint import Loaded
 from engine.guard import Diverged
 from engine.inputs import Inputs
 from engine.record import TIMING
+from engine.render import untrained_generator
 from errors import UserError
 from tests.compose import TINY, config
 from train import train
@@ -139,6 +141,14 @@ def test_a_new_run_starts_from_given_weights_and_refuses_another_architecture(tm
     (tmp_path / "foreign.pt").write_bytes(b"not a checkpoint")
     with pytest.raises(UserError, match="not a readable checkpoint"):
         run(tmp_path / "x", f"checkpoint={tmp_path / 'foreign.pt'}")
+
+
+def test_the_untrained_baseline_is_what_the_run_began_with(tmp_path):
+    for init in ("xavier", "pytorch"):
+        run(tmp_path / init, "train.steps=0", f"train.init={init}")
+        loaded = Loaded.open(str(tmp_path / init))
+        untrained = untrained_generator(loaded, torch.device("cpu"))
+        assert_same(dict(untrained.state_dict()), dict(state(tmp_path / init)["networks"]["generator"]))
 
 
 def test_a_nan_stops_within_one_step_naming_term_and_network(tmp_path):
