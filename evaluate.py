@@ -51,9 +51,12 @@ def evaluate_run(cfg: DictConfig) -> dict[str, Any]:
     loaded = Loaded.open(cfg.checkpoint)
     run, device, folder = loaded.cfg, choose_device(cfg.device), loaded.path.parent / "eval"
     test, train = build_dataset(run, "test", augment=False), build_dataset(run, "train", augment=False)
-    images = folder / "images"
-    write_examples(test, range(len(test)), images / "real", images / "labels" if test.labels else None)
-    write_examples(train, sample(len(train), len(test), cfg.seed), images / "train", None)
+    images, sources, reals = folder / "images", test.sources(), test.reals()
+    write_examples(reals, range(len(reals)), images / "real")
+    if test.scored_labels:
+        write_examples(sources, range(len(sources)), images / "labels", "label")
+    seen = train.reals()
+    write_examples(seen, sample(len(seen), len(reals), cfg.seed), images / "train")
     generators = {str(loaded.step): load_generator}
     if cfg.untrained:
         generators = {"untrained": untrained_generator, **generators}
@@ -61,7 +64,7 @@ def evaluate_run(cfg: DictConfig) -> dict[str, Any]:
     derived = OmegaConf.create(
         {
             "train_real": str(images / "train"),
-            "labels": str(images / "labels") if test.labels else None,
+            "labels": str(images / "labels") if test.scored_labels else None,
             "score_map": getattr(test, "score_map", None),
             "trained_against": loaded.state["encoder"],
         }
@@ -70,8 +73,8 @@ def evaluate_run(cfg: DictConfig) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, make in generators.items():
         generator = make(loaded, device)
-        render(generator, loaded.inputs, test, images / name, device, cfg.batch_size)  # float32
-        shown = [index * len(test) // cfg.shown for index in range(min(cfg.shown, len(test)))]
+        render(generator, loaded.inputs, sources, images / name, device, cfg.batch_size)  # float32
+        shown = [index * len(sources) // cfg.shown for index in range(min(cfg.shown, len(sources)))]
         save_image(
             grid(compare_rows(test, shown, images / name, loaded.inputs, run.dataset.name)), folder / f"{name}.png"
         )

@@ -8,7 +8,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 
-from data.prepare import ade20k, camvid, cityscapes
+from data.prepare import ade20k, camvid, camvid_dusk, cityscapes
 from data.prepare.layout import write
 from data.prepare.plan import Plan
 from engine.config import register
@@ -17,6 +17,7 @@ from errors import UserError
 
 FINDERS: dict[str, Callable[[Path, bool], Plan]] = {
     "camvid": camvid.find,
+    "camvid_dusk": camvid_dusk.find,
     "cityscapes": cityscapes.find,
     "ade20k": ade20k.find,
 }
@@ -49,7 +50,8 @@ def prepare(cfg: DictConfig) -> dict[str, Any]:
     plan = FINDERS[name](raw, cfg.allow_partial)
     manifest = write(plan, raw, out, name, workers=cfg.workers, allow_partial=cfg.allow_partial, size=size)
     counts = ", ".join(f"{split} {record['count']}" for split, record in manifest["splits"].items())
-    print(f"{name}: {counts} pairs in {out}; {len(manifest['dropped'])} left out")
+    unit = "pairs" if manifest["paired"] else "images"
+    print(f"{name}: {counts} {unit} in {out}; {len(manifest['dropped'])} left out")
     return manifest
 
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -20,7 +21,7 @@ def test(cfg: DictConfig) -> Path:
     from engine.build import build_dataset
     from engine.checkpoint import Loaded
     from engine.distributed import choose_device
-    from engine.render import load_generator, render
+    from engine.render import Reversed, load_generator, render
 
     loaded = Loaded.open(cfg.checkpoint)
     names = [Precision.float32.value, Precision.bf16.value]
@@ -28,10 +29,14 @@ def test(cfg: DictConfig) -> Path:
         raise ConfigError(f"precision={cfg.precision}: one of {', '.join(names)} is wanted")
     precision = Precision(cfg.precision or loaded.cfg.train.precision)
     device = choose_device(cfg.device)
+    generator = load_generator(loaded, device, cfg.network)
+    back = cfg.network == "generator_source"
+    known = loaded.inputs.reversed() if back else loaded.inputs
+    images: Any
     if cfg.input is None:
-        images, batch_size = build_dataset(loaded.cfg, cfg.split, augment=False), cfg.batch_size
+        split, batch_size = build_dataset(loaded.cfg, cfg.split, augment=False), cfg.batch_size
+        images = Reversed(split.reals()) if back else split.sources()
     else:
-        known = loaded.inputs
         reading = {
             "labels": known.labels,
             "classes": known.classes,
@@ -41,17 +46,17 @@ def test(cfg: DictConfig) -> Path:
             "channels": None if known.labels else known.source_channels,
         }
         images, batch_size = Sources(cfg.input, **reading), 1  # native sizes differ, so one at a time
-    output = Path(cfg.output).expanduser() if cfg.output else loaded.path.parent / "test" / str(loaded.step)
-    count = render(
-        load_generator(loaded, device), loaded.inputs, images, output, device, batch_size, cfg.workers, precision
-    )
+    name = f"{loaded.step}-{cfg.network}" if back else str(loaded.step)
+    output = Path(cfg.output).expanduser() if cfg.output else loaded.path.parent / "test" / name
+    count = render(generator, known, images, output, device, batch_size, cfg.workers, precision)
     if count != len(images):
         raise UserError(f"{output}: {count} images came out of {len(images)} inputs; two inputs share a name")
     about = {
         "checkpoint": str(loaded.path),
+        "network": cfg.network,
         "step": loaded.step,
         "mode": "eval",
-        "average": bool(loaded.state.get("average")),
+        "average": bool(loaded.state.get("average")) and not back,
         "images": count,
     }
     (output / "render.json").write_text(json.dumps(about, indent=1) + "\n")

@@ -31,7 +31,7 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
     from engine.render import SampleGrid
     from engine.sampling import StepSampler, loader, mix
     from engine.schedule import Average, Plan
-    from engine.steps import GeneratorStep
+    from losses.objective import Views
 
     options = cfg.train
     rank, world = distributed.rank(), distributed.world()
@@ -52,12 +52,7 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
 
         dtype = torch.float64 if options.precision is Precision.float64 else torch.float32
         layout = torch.channels_last if options.channels_last else torch.contiguous_format
-        modules = [
-            m
-            for m in (parts.generator, parts.encoder, parts.discriminator, parts.objective, parts.adversarial)
-            if m is not None
-        ]
-        for module in modules:
+        for module in parts.modules:
             module.to(device=device, dtype=dtype, memory_format=layout)
         rates = Rates.of(cfg, parts)
         average = Average(parts.generator, options.ema) if options.ema else None
@@ -72,10 +67,12 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
                 optimizer.load_state_dict(state["optimizers"][name])
             if average is not None:
                 average.load_state_dict(state["average"])
+            for name, images in state.get("pools", {}).items():
+                parts.pools[name].load_state(images, device)
 
         sampler = StepSampler(len(data), options.batch_size, options.accumulate, cfg.seed, 0, 0, rank, world)
         plan = Plan(options, sampler.per_epoch)
-        sampler.start, sampler.stop = min(start, plan.steps), plan.steps
+        sampler.start, sampler.stop, sampler.plain_from = min(start, plan.steps), plan.steps, plan.plain_from
         record = Recorder(folder, rank == 0, start, plan.steps, options.batch_size, state and state["record"])
         guard = FiniteGuard(device)
         grid = (
@@ -89,15 +86,14 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
             print(f"{folder}: {where}; {len(data)} training images, {size}, {device}, {world} rank(s)")
             if world == 1:
                 print("batch norm: statistics of the batch of this one rank; nothing to synchronise")
-        compile_networks(parts.generator, parts.discriminator, wanted=options.compile)
-        g_step = distributed.parallel(GeneratorStep(parts.setting, parts.encoder, parts.objective), device)
-        d_step = (
-            distributed.parallel(parts.discriminator_step, device) if parts.discriminator_step is not None else None
-        )
+        compile_networks(*parts.generators.values(), *parts.discriminators.values(), wanted=options.compile)
+        g_step = distributed.parallel(parts.generator_step, device)
+        others = {name: (bare, distributed.parallel(bare, device)) for name, bare in parts.other_steps.items()}
         autocast = torch.autocast(device.type, torch.bfloat16, enabled=options.precision is Precision.bf16)
 
         def save(step: int) -> None:
             guard.settle()
+            pooled = {name: pool.state(world) for name, pool in parts.pools.items()} if options.pool else {}
             if rank == 0:
                 networks = {name: network.state_dict() for name, network in parts.networks.items()}
                 optimizers = {name: optimizer.state_dict() for name, optimizer in rates.optimizers.items()}
@@ -110,55 +106,78 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
                     record=record.state_dict(),
                     encoder=parts.encoder.weights if parts.encoder is not None else None,
                     **({"average": average.state_dict()} if average else {}),
+                    **({"pools": pooled} if pooled else {}),
                 )
 
         def show(step: int) -> None:
             if grid is not None:
                 with autocast, nullcontext() if average is None else average.applied():
-                    record.samples(step, grid.rows(parts.generator))
+                    record.samples(step, grid.rows(parts.generators))
+
+        def step_others(step: int, made: list[Views], values: dict[str, torch.Tensor]) -> None:
+            """Terms' own parts, then the discriminators: one step each on the micro-batches' detached images."""
+            parts.train_others(True)
+            for name, (bare, module) in others.items():
+                rates.optimizers[name].zero_grad(set_to_none=True)
+                for micro, views in enumerate(made):
+                    with autocast:
+                        given = bare.inputs(views, mix(cfg.seed, 7, step, micro))
+                    last = micro == len(made) - 1
+                    with nullcontext() if last or world == 1 else module.no_sync(), autocast:
+                        losses = module(*given)
+                    (sum(losses.values()) / len(made)).backward()
+                    gather(values, losses, len(made))
+                rates.optimizers[name].step()
+            for name, network in parts.discriminators.items():
+                values[f"norm/{name}"] = gradient_norm(network)
+            parts.train_others(False)
 
         if start == 0:
             show(0)
+        parts.train_others(False)
         begun, end, reached = time.perf_counter(), False, start
         batches = iter(loader(data, sampler, options.workers, device))
         for step in range(start, plan.steps):
             torch.manual_seed(mix(cfg.seed, 3, step))
-            lr, waited, kept = rates.scale(plan.factor(step)), 0.0, []
+            lr, waited = rates.scale(plan.factor(step)), 0.0
             values: dict[str, torch.Tensor] = {}
-
-            if parts.discriminator is not None:
-                parts.discriminator.requires_grad_(False)
-            rates.generator.zero_grad(set_to_none=True)
-            for micro in range(options.accumulate):
+            draw = mix(cfg.seed, 4, step)
+            micros = []
+            for _ in range(options.accumulate):
                 asked = time.perf_counter()
-                batch = next(batches)
+                micros.append(next(batches))
                 waited += time.perf_counter() - asked
-                batch = inputs.to(batch, device, dtype, options.channels_last)
-                last = micro == options.accumulate - 1
-                with nullcontext() if last or world == 1 else g_step.no_sync(), autocast:
-                    losses, fake = g_step(batch, mix(cfg.seed, 4, step))
-                    if parts.adversarial is not None:
-                        losses |= parts.adversarial(batch["source"], fake, batch["target"])
+            micros = [inputs.to(batch, device, dtype, options.channels_last) for batch in micros]
+
+            # Where the discriminator comes first (CUT), one micro-batch's graph waits for it; several would all have to
+            # be kept, so that their images are made twice instead.
+            first, alone = parts.setting.discriminator_first, options.accumulate == 1
+            if first and not alone:
+                with torch.no_grad(), autocast:
+                    made = [parts.generator_step.views(batch, draw) for batch in micros]
+                step_others(step, made, values)
+            kept = []
+            rates.optimizers["generator"].zero_grad(set_to_none=True)
+            for micro, batch in enumerate(micros):
+                with nullcontext() if micro == len(micros) - 1 or world == 1 else g_step.no_sync(), autocast:
+                    losses, views = g_step(batch, draw)
+                if first and alone:
+                    step_others(step, [views], values)
+                if parts.late is not None:
+                    with autocast:
+                        losses |= parts.late(views)
                 (sum(losses.values()) / options.accumulate).backward()
                 gather(values, losses, options.accumulate)
-                kept.append((batch, fake.detach()))
-            values["norm/generator"] = gradient_norm(parts.generator)
-            rates.generator.step()
-
-            if d_step is not None:
-                parts.discriminator.requires_grad_(True)
-                rates.discriminator.zero_grad(set_to_none=True)
-                for micro, (batch, fake) in enumerate(kept):
-                    last = micro == options.accumulate - 1
-                    with nullcontext() if last or world == 1 else d_step.no_sync(), autocast:
-                        if options.regenerate_fake:
-                            with torch.no_grad():
-                                fake = parts.generator(batch["source"])
-                        loss = d_step(batch["source"], fake, batch["target"])
-                    (loss / options.accumulate).backward()
-                    gather(values, {"discriminator": loss}, options.accumulate)
-                values["norm/discriminator"] = gradient_norm(parts.discriminator)
-                rates.discriminator.step()
+                if not first:
+                    kept.append(views.detached())
+            for name, generator in parts.generators.items():
+                values[f"norm/{name}"] = gradient_norm(generator)
+            rates.optimizers["generator"].step()
+            if not first:
+                if options.regenerate_fake:
+                    with torch.no_grad(), autocast:
+                        kept = [parts.generator_step.views(batch, draw) for batch in micros]
+                step_others(step, kept, values)
 
             if average is not None:
                 average.update()

@@ -3,7 +3,7 @@
 Images stay uint8 until they are on the device: a quarter of the copying, and one rule for the range.
 """
 
-from typing import TypedDict
+from typing import TypeAlias, TypedDict
 
 import torch
 from torch import Tensor
@@ -14,24 +14,41 @@ class Example(TypedDict):
     """One item of a data set.
 
     name: the item's key, a relative path without suffix, such as "berlin/000019".
-    source: (1, H, W) uint8 label ids, or a (C, H, W) uint8 image.
-    target: (3, H, W) uint8 image; absent from items of `folders.Inputs`.
+    source: (1, H, W) uint8 label ids, or a (C, H, W) uint8 image; absent from items of an unpaired `reals()`.
+    target: (C, H, W) uint8 image; absent from items of `folders.Inputs` and of an unpaired `sources()`.
     instance: (1, H, W) int32 instance ids, where the data set has them.
+    label: (1, H, W) uint8 ids that a translation of the source is scored against, in items of `sources()`.
     """
 
     name: str
-    source: Tensor
+    source: NotRequired[Tensor]
     target: NotRequired[Tensor]
     instance: NotRequired[Tensor]
+    label: NotRequired[Tensor]
 
 
 class Batch(TypedDict):
     """Examples collated by torch's default collate: the same keys, tensors with a leading B, names as a list."""
 
     name: list[str]
-    source: Tensor
+    source: NotRequired[Tensor]
     target: NotRequired[Tensor]
     instance: NotRequired[Tensor]
+    label: NotRequired[Tensor]
+
+
+Key: TypeAlias = int | tuple[int, int] | tuple[int, int, bool]
+
+
+def unpack(key: Key) -> tuple[int, int, bool]:
+    """The key of an item, index or (index, draw) or (index, draw, plain), as all three.
+
+    `draw` numbers the random crop and flip (0 where it is not given); `plain` leaves the crop out.
+    """
+    if isinstance(key, int):
+        return key, 0, False
+    index, draw, *plain = key
+    return index, draw, bool(plain and plain[0])
 
 
 def to_float(image: Tensor) -> Tensor:

@@ -11,11 +11,12 @@ Names, headers and partners are checked by the constructors; pixels by `verify` 
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.example import Example
+from data.example import Example, Key, unpack
 from data.files import check_aspect, find_images, find_inputs, in_threads, match, seen
 from data.labels import score_map
 from data.manifest import check_manifest
 from data.reading import read_header, read_image
+from data.sides import Side
 from data.sources import Sources
 from data.transforms import Augment, resize
 from errors import UserError
@@ -42,11 +43,12 @@ class Paired:
         palette: file of the colours of RGB labels (`labels.read_palette`).
         unscored: ids that metrics leave out. scored: instead, the training id of each id, 255 for none.
         instance: read instance/ as well. channels: of image sources; null takes what the files have.
-    Attributes: those, and score_map (256 training ids), source_channels, target_channels, names.
+    Attributes: those, and score_map (256 training ids), scored_labels, source_channels, target_channels, names.
     Raises: MissingSplit; UserError for anything that names, headers or the manifest tell to be wrong.
     """
 
     target_channels = 3
+    aligned = True  # source and target of an item show the same scene
 
     def __init__(
         self,
@@ -68,12 +70,12 @@ class Paired:
         channels: int | None = None,
     ) -> None:
         self.split, self.name, self.root = split, name, Path(root).expanduser()
-        self.sources = Sources(labels, classes, ignore, palette, instance, channels)
-        self.labels, self.instance = labels, instance
-        self.classes, self.ignore, self.unscored = self.sources.classes, self.sources.ignore, tuple(unscored or ())
+        self.reader = Sources(labels, classes, ignore, palette, instance, channels)
+        self.labels, self.scored_labels, self.instance = labels, labels, instance
+        self.classes, self.ignore, self.unscored = self.reader.classes, self.reader.ignore, tuple(unscored or ())
         self.score_map = score_map(self.classes or 0, list(unscored or ()), None if scored is None else list(scored))
-        self.size = _pair(size, "size")
-        load = None if load_size is None else _pair(load_size, "load_size")
+        self.size = extent(size, "size")
+        load = None if load_size is None else extent(load_size, "load_size")
         self.augment = Augment(self.size, load, flip, labels) if augment else None
 
         place = self._place()
@@ -82,14 +84,14 @@ class Paired:
         self.names = match(files, place)
         self.files = [tuple(files[side][name] for side in sides) for name in self.names]
         check_manifest(self.root, split, self.names, self.classes, self.ignore)
-        headers = self.sources.check(files["input"].values())
+        headers = self.reader.check(files["input"].values())
         for side in sides[1:]:
             partners = [files[side][name] for name in self.names]
             for file, own, partner, other in zip(
                 self.files, headers, partners, in_threads(read_header, partners), strict=True
             ):
                 check_aspect(file[0], own.size, partner, other.size)
-        self.source_channels = self.sources.source_channels
+        self.source_channels = self.reader.source_channels
 
     def _place(self) -> Path:
         """The folder of the split."""
@@ -109,17 +111,25 @@ class Paired:
     def read(self, index: int) -> Example:
         """Item `index` as it lies on disk, at its own size."""
         source, target, *instance = self.files[index]
-        example = self.sources.read(self.names[index], source, instance[0] if instance else None)
+        example = self.reader.read(self.names[index], source, instance[0] if instance else None)
         example["target"] = read_image(target)
         return example
 
-    def __getitem__(self, key: int | tuple[int, int]) -> Example:
-        """Item `index`, or (index, draw), where `draw` numbers the random crop and flip."""
-        index, draw = key if isinstance(key, tuple) else (key, 0)
+    def __getitem__(self, key: Key) -> Example:
+        """Item index, (index, draw) or (index, draw, plain): see `example.unpack`."""
+        index, draw, plain = unpack(key)
         example = self.read(index)
         if self.augment is None:
             return resize(example, self.size, self.labels)
-        return self.augment(example, (index, draw))
+        return self.augment(example, (index, draw), plain)
+
+    def sources(self) -> Side:
+        """The items in order, with `label` where the sources are labels; meant for a data set without augmentation."""
+        return Side(self.names, self.__getitem__, self.labels)
+
+    def reals(self) -> "Paired":
+        """The items whose targets are the real images: the data set itself."""
+        return self
 
     def verify(self, limit: int = VERIFY_LIMIT) -> None:
         """Decodes every file and checks every id, once before training; nothing for more than `limit` items.
@@ -152,7 +162,7 @@ class Inputs:
         instance: bool = False,
         channels: int | None = None,
     ) -> None:
-        self.sources = Sources(labels, classes, ignore, palette, instance, channels)
+        self.reader = Sources(labels, classes, ignore, palette, instance, channels)
         base, files = find_inputs(Path(folder).expanduser())
         self.names = list(files)
         self.files: list[tuple[Path, Path | None]] = [(file, None) for file in files.values()]
@@ -163,19 +173,20 @@ class Inputs:
             partners = {key: file for key, file in find_images(beside).items() if key in files}
             match({"input": files, "instance": partners}, base.parent)
             self.files = [(files[name], partners[name]) for name in self.names]
-        self.sources.check(files.values())
+        self.reader.check(files.values())
         self.labels, self.instance = labels, instance
-        self.classes, self.ignore = self.sources.classes, self.sources.ignore
-        self.source_channels = self.sources.source_channels
+        self.classes, self.ignore = self.reader.classes, self.reader.ignore
+        self.source_channels = self.reader.source_channels
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Example:
-        return self.sources.read(self.names[index], *self.files[index])
+        return self.reader.read(self.names[index], *self.files[index])
 
 
-def _pair(size: Sequence[int], key: str) -> tuple[int, int]:
+def extent(size: Sequence[int], key: str) -> tuple[int, int]:
+    """(height, width) of the setting dataset.`key`. Raises: UserError for anything but two numbers."""
     if isinstance(size, int) or len(size) != 2:
         raise UserError(f"dataset.{key} is {size}; wanted [height,width]")
     return int(size[0]), int(size[1])

@@ -15,6 +15,7 @@ from torch import Tensor
 from errors import UserError
 
 UNSCORED = 255  # the training id that metrics leave out
+PALETTES = ("cityscapes", "gta", "camvid", "shapes", "distinct")  # names that `colors` has a table for
 
 # Cityscapes label id -> training id of its benchmark, for the ids 0..34; GTA uses the same ids.
 CITYSCAPES_TRAIN_IDS = [

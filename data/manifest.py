@@ -6,7 +6,9 @@ Schema 1, an object with these keys:
     schema: 1.                          dataset: name of the data set.
     version: of the project.            options: the options that shaped the files, an object.
     source_counts: pairs found in the raw tree, by the raw tree's own splits.
-    labels: {"kind": "ids", "classes": K, "ignore": id or null}, or {"kind": "image", "channels": C}.
+    paired: whether items are pairs; where the key is missing they are. Names of unpaired items are A/NAME and B/NAME.
+    labels: {"kind": "ids", "classes": K, "ignore": id or null}, or {"kind": "image", "channels": C}; of input/, and of
+        labels/ where items are unpaired.
     instance: whether instance/ exists. image_size: [height, width] where all are equal, else null.
     splits: split -> {"count": n, "sha256": of the sorted names, one a line, "names": [...]}.
     dropped: [{"name": ..., "reason": ...}].
@@ -14,6 +16,7 @@ Schema 1, an object with these keys:
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +79,16 @@ def check_manifest(root: Path, split: str, names: list[str], classes: int | None
             raise UserError(f"{root / FILE}: says {key} {labels.get(key)}, dataset.{key} is {value}; make them agree")
 
 
+def check_sides(root: Path, split: str, sides: Mapping[str, list[str]], classes: int | None) -> None:
+    """`check_manifest` of folders that are read without regard to pairs: `sides` are their names, by folder."""
+    manifest = read_manifest(root)
+    if manifest is None:
+        return
+    found = [[f"{side}/{name}" for side, names in sides.items() for name in names]]
+    for names in list(sides.values()) if manifest.get("paired", True) else found:
+        check_manifest(root, split, names, classes, None)
+
+
 def write_manifest(
     root: Path,
     *,
@@ -87,6 +100,7 @@ def write_manifest(
     image_size: list[int] | None,
     splits: dict[str, list[str]],
     dropped: list[tuple[str, str]],
+    paired: bool = True,
 ) -> dict[str, Any]:
     """Writes manifest.json of the schema above, all or nothing, and returns it. The same data, the same bytes."""
     manifest = {
@@ -95,6 +109,7 @@ def write_manifest(
         "version": VERSION,
         "options": options,
         "source_counts": source_counts,
+        "paired": paired,
         "labels": labels,
         "instance": instance,
         "image_size": image_size,

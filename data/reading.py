@@ -83,25 +83,23 @@ class LabelReader:
 
     palette: colour -> id (`labels.read_palette`) for RGB files, and for palette PNGs, whose indices are the ids
         otherwise; None takes ids only.
-    cure: what the error about an id out of range advises.
+    cure: what the error about an id out of range advises. others: what errors about files without ids advise.
     """
 
     classes: int
     ignore: int | None = None
     palette: dict[tuple[int, int, int], int] | None = None
     cure: str = "set dataset.classes, or dataset.ignore for the id of unknown pixels"
+    others: str = "set dataset.palette=FILE for colours, or dataset.labels=false for an image as input"
 
     def check(self, file: Path, form: str, mode: str) -> None:
         """Raises UserError where a header's format and mode tell that the file cannot hold these labels."""
         if form in ("JPEG", "MPO"):
             raise UserError(f"{file}: is a JPEG, whose compression changes label ids; wanted a PNG of ids")
         if form == "NPY":
-            raise UserError(f"{file}: is an array; wanted a PNG of ids, or set dataset.labels=false for images")
+            raise UserError(f"{file}: is an array; wanted a PNG of ids: {self.others}")
         if mode not in IDS and (self.palette is None or mode in DEEP):
-            raise UserError(
-                f"{file}: is a {mode} image; wanted one 8-bit id a pixel: set dataset.palette=FILE for colours,"
-                " or dataset.labels=false for an image as input"
-            )
+            raise UserError(f"{file}: is a {mode} image; wanted one 8-bit id a pixel: {self.others}")
 
     def read(self, file: Path) -> Tensor:
         """(1, H, W) uint8 ids. Raises: UserError for a damaged file, an unknown colour or an id out of range."""
@@ -145,7 +143,7 @@ class LabelReader:
         allowed = f"0..{self.classes - 1}" + ("" if self.ignore is None else f" and {self.ignore}")
         cure = self.cure
         if set(values.tolist()) <= {0, 255}:
-            cure = "a 0/255 mask is read with dataset.labels=false, or make its ids 0 and 1"
+            cure = f"this is a 0/255 mask: make its ids 0 and 1, or {self.others}"
         found = _listed(values[wrong].tolist(), counts[wrong].tolist())
         raise UserError(f"{file}: label ids {found} are outside {allowed} (dataset.classes={self.classes}); {cure}")
 

@@ -8,13 +8,16 @@ from collections.abc import Mapping
 
 import torch
 
-from data.example import Example
+from data.example import Example, Key, unpack
 from data.labels import score_map
 from data.scenes import CLASSES, Scene, render
+from data.sides import Side, TwoSides
 from data.transforms import Augment
 from errors import UserError
 
 SPLITS = ("train", "val", "test")
+LENGTHS = {"train": 2000, "val": 100, "test": 200}
+STYLES = ("a", "b")
 
 
 class Shapes:
@@ -29,11 +32,11 @@ class Shapes:
         style: "a", shaded and textured, or "b", a drawing of the same scenes.
         lengths: number of items of each split.
         seed: another seed, another data set.
-    Attributes: name, labels, classes, ignore, unscored, score_map, instance, size, source_channels, target_channels,
-        names; as those of `folders.Paired`.
+    Attributes: name, labels, classes, ignore, unscored, score_map, scored_labels, instance, size, source_channels,
+        target_channels, names; as those of `folders.Paired`.
     """
 
-    labels = True
+    labels = scored_labels = aligned = True
     ignore = None
     target_channels = 3
 
@@ -52,12 +55,12 @@ class Shapes:
         lengths: Mapping[str, int] | None = None,
         seed: int = 0,
     ) -> None:
-        lengths = {"train": 2000, "val": 100, "test": 200} if lengths is None else lengths
+        lengths = LENGTHS if lengths is None else lengths
         if split not in SPLITS or split not in lengths:
             raise UserError(f"shapes: no split '{split}'; it has {', '.join(lengths)}: set dataset.lengths")
         if classes != len(CLASSES):
             raise UserError(f"shapes: dataset.classes is {classes}; the scenes have {len(CLASSES)} classes")
-        if style not in ("a", "b"):
+        if style not in STYLES:
             raise UserError(f"shapes: dataset.style is '{style}'; wanted a or b")
         self.split, self.name, self.style, self.seed = split, name, style, int(seed)
         self.size, self.classes, self.instance = (int(size[0]), int(size[1])), classes, instance
@@ -76,16 +79,82 @@ class Shapes:
             raise IndexError(f"scene {index} of {len(self)}")
         return render((self.seed, SPLITS.index(self.split), index), *self.size, style or self.style)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> Example:
-        """Item `index`, or (index, draw), where `draw` numbers the random flip."""
-        index, draw = key if isinstance(key, tuple) else (key, 0)
+    def __getitem__(self, key: Key) -> Example:
+        """Item index, (index, draw) or (index, draw, plain), where `draw` numbers the random flip; `plain` is idle."""
+        index, draw, plain = unpack(key)
         scene = self.scene(index)
         example = Example(
             name=self.names[index], source=torch.from_numpy(scene.label)[None], target=torch.from_numpy(scene.image)
         )
         if self.instance:
             example["instance"] = torch.from_numpy(scene.instance)[None]
-        return example if self.augment is None else self.augment(example, (index, draw))
+        return example if self.augment is None else self.augment(example, (index, draw), plain)
+
+    def sources(self) -> Side:
+        """The items in order, with `label`; meant for a data set without augmentation."""
+        return Side(self.names, self.__getitem__, labels=True)
+
+    def reals(self) -> "Shapes":
+        """The items whose targets are the real images: the data set itself."""
+        return self
+
+    def verify(self) -> None:
+        """Nothing to check: there are no files."""
+
+
+class UnpairedShapes(TwoSides):
+    """Images of scenes in one style, and of other scenes in the other: nothing is paired, everything has labels.
+
+    Args:
+        split, augment, size, flip, classes, seed: as for `Shapes`. unscored: ids that metrics leave out.
+        source, target: styles, "a" shaded and textured, "b" a drawing; swapped for the other direction.
+        lengths: number of images of either side, by split.
+    Attributes: as those of `unpaired.Unpaired`.
+    """
+
+    source_channels = target_channels = 3
+
+    def __init__(
+        self,
+        split: str,
+        augment: bool,
+        *,
+        name: str = "shapes_unpaired",
+        size: tuple[int, int] = (64, 64),
+        classes: int = len(CLASSES),
+        unscored: tuple[int, ...] = (),
+        flip: bool = True,
+        source: str = "a",
+        target: str = "b",
+        lengths: Mapping[str, int] | None = None,
+        seed: int = 0,
+    ) -> None:
+        for key, style in (("source", source), ("target", target)):
+            if style not in STYLES:
+                raise UserError(f"shapes: dataset.{key} is '{style}'; wanted a or b")
+        lengths = LENGTHS if lengths is None else lengths
+        twice = {split: 2 * count for split, count in lengths.items()}
+        self.shapes = Shapes(
+            split, False, name=name, size=size, classes=classes, unscored=unscored, lengths=twice, seed=seed
+        )
+        self.split, self.name, self.styles = split, name, (source, target)
+        self.classes, self.unscored = classes, self.shapes.unscored
+        self.score_map = self.shapes.score_map
+        names = self.shapes.names
+        super().__init__(names[::2], names[1::2], self.shapes.size, augment, flip=flip, scored_labels=True)
+
+    def read_source(self, index: int, label: bool = False) -> Example:
+        """The even scenes, as an image of the first style; with the label map if asked for."""
+        scene = self.shapes.scene(2 * index, self.styles[0])
+        example = Example(name=self.names[index], source=torch.from_numpy(scene.image))
+        if label:
+            example["label"] = torch.from_numpy(scene.label)[None]
+        return example
+
+    def read_real(self, index: int) -> Example:
+        """The odd scenes, as an image of the second style."""
+        scene = self.shapes.scene(2 * index + 1, self.styles[1])
+        return Example(name=self.real_names[index], target=torch.from_numpy(scene.image))
 
     def verify(self) -> None:
         """Nothing to check: there are no files."""

@@ -39,11 +39,20 @@ def resize_ids(ids: Tensor, size: tuple[int, int]) -> Tensor:
 def resize(example: Example, size: tuple[int, int], labels: bool = True) -> Example:
     """Every image of the example to `size`; `labels` says that the source holds ids."""
     resized = dict(example)
-    for key in ("source", "target", "instance"):
+    for key in ("source", "target", "instance", "label"):
         if key in example:
-            ids = key == "instance" or (key == "source" and labels)
-            resized[key] = (resize_ids if ids else resize_image)(example[key], size)  # type: ignore[literal-required]
+            fit = resize_ids if _holds_ids(key, labels) else resize_image
+            resized[key] = fit(example[key], size)  # type: ignore[literal-required]
     return cast(Example, resized)
+
+
+def _holds_ids(key: str, labels: bool) -> bool:
+    return key in ("instance", "label") or (key == "source" and labels)
+
+
+def seed_of(key: tuple[int, ...]) -> int:
+    """A 63-bit seed, a function of the numbers of `key` alone; keys that differ give unrelated seeds."""
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
 
 
 class Augment:
@@ -60,28 +69,30 @@ class Augment:
     def __init__(
         self, size: tuple[int, int], load_size: tuple[int, int] | None = None, flip: bool = True, labels: bool = True
     ) -> None:
-        self.load_size, self.labels = load_size or size, labels
+        self.size, self.load_size, self.labels = size, load_size or size, labels
         if self.load_size[0] < size[0] or self.load_size[1] < size[1]:
             raise UserError(f"dataset.load_size {list(self.load_size)} is smaller than dataset.size {list(size)}")
-        steps: list[v2.Transform] = [] if self.load_size == size else [v2.RandomCrop(size)]
-        self.steps = steps + [v2.RandomHorizontalFlip()] * flip
+        self.crop: list[v2.Transform] = [] if self.load_size == size else [v2.RandomCrop(size)]
+        self.flip: list[v2.Transform] = [v2.RandomHorizontalFlip()] * flip
 
-    def __call__(self, example: Example, key: tuple[int, int]) -> Example:
-        """The example transformed by the random numbers of `key` = (index, draw), not of the global generator."""
-        example = resize(example, self.load_size, self.labels)
-        if not self.steps:
+    def __call__(self, example: Example, key: tuple[int, ...], plain: bool = False) -> Example:
+        """The example transformed by the random numbers of `key`, (index, draw) and more, not of the global generator.
+
+        `plain` leaves the crop out and resizes to `size` at once, as CUT does while its learning rate decays.
+        """
+        example = resize(example, self.size if plain else self.load_size, self.labels)
+        steps = self.flip if plain else self.crop + self.flip
+        if not steps:
             return example
         wrapped = {
-            name: tv_tensors.Mask(value)
-            if name == "instance" or (name == "source" and self.labels)
-            else tv_tensors.Image(value)
+            name: tv_tensors.Mask(value) if _holds_ids(name, self.labels) else tv_tensors.Image(value)
             for name, value in example.items()
             if name != "name"
         }
-        seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
+        seed = seed_of(key)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would also reseed CUDA, which is not forked
-            for step in self.steps:
+            for step in steps:
                 wrapped = step(wrapped)
-        plain = {name: value.as_subclass(Tensor) for name, value in wrapped.items()}
-        return cast(Example, {"name": example["name"], **plain})
+        images = {name: value.as_subclass(Tensor) for name, value in wrapped.items()}
+        return cast(Example, {"name": example["name"], **images})

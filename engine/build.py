@@ -1,51 +1,76 @@
 """From a config to live objects: the one place that joins networks, encoder, objective and setting."""
 
+import inspect
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig
 from torch import nn
 
 from data.folders import MissingSplit
-from engine.checks import encoded
+from engine.checks import choices, encoded
 from engine.config import ConfigError, Init
+from engine.distributed import rank
 from engine.inputs import Inputs
+from engine.pool import ImagePool
 from engine.sampling import mix
-from engine.steps import JUDGED, Adversarial, DiscriminatorStep
+from engine.settings import Judge
+from engine.steps import DiscriminatorStep, GeneratorStep, Late, PartsStep, judged
 from errors import UserError
 from losses.adversarial import DiscriminatorGAN
 from losses.objective import Objective
 from models.blocks import init_weights
+from models.encoders import GeneratorEncoder
 
 
 @dataclass
 class Build:
     """The live objects of a run; `networks` are what a checkpoint holds, by name."""
 
-    generator: nn.Module
-    setting: nn.Module
-    encoder: nn.Module | None
+    generators: dict[str, nn.Module]
+    setting: Any
+    encoder: Any
     objective: Objective
-    discriminator: nn.Module | None
-    discriminator_step: DiscriminatorStep | None
-    adversarial: Adversarial | None
+    discriminators: dict[str, nn.Module]
+    generator_step: GeneratorStep
+    other_steps: dict[str, Any]  # by the name of their optimizer, in the order in which they are made
+    late: Late | None
+    pools: dict[str, ImagePool]
+
+    @property
+    def generator(self) -> nn.Module:
+        """The one from source to target."""
+        return self.generators["generator"]
 
     @property
     def networks(self) -> dict[str, nn.Module]:
         """Everything with a state to keep; a frozen encoder is rebuilt from its own file instead."""
-        found = {"generator": self.generator, "discriminator": self.discriminator, "objective": self.objective}
+        found = {**self.generators, **self.discriminators, "objective": self.objective}
         if self.encoder is not None and not self.encoder.frozen:
             found["encoder"] = self.encoder
-        return {name: network for name, network in found.items() if network is not None and len(network.state_dict())}
+        if "parts" in self.other_steps:
+            found["parts"] = self.other_steps["parts"].objective
+        return {name: network for name, network in found.items() if len(network.state_dict())}
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """Every network and loss, to be moved to a device."""
+        found = [*self.generators.values(), *self.discriminators.values(), self.objective, self.encoder, self.late]
+        return [module for module in found if module is not None]
 
     def trained(self) -> list[nn.Parameter]:
-        """Parameters of the generator's optimizer: generator, projection heads, and the encoder unless frozen."""
-        modules = [self.generator, self.objective, *([self.encoder] if self.encoder is not None else [])]
+        """Parameters of the generator's optimizer: generators, projection heads, and the encoder unless frozen."""
+        modules = [*self.generators.values(), self.objective, *([self.encoder] if self.encoder is not None else [])]
         return [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
+
+    def train_others(self, on: bool) -> None:
+        """Let discriminators and terms' own parts take gradients, or freeze them for the generator's step."""
+        for module in self.other_steps.values():
+            module.requires_grad_(on)
 
 
 def make(node: DictConfig, path: str, **completed: Any) -> Any:
@@ -83,9 +108,15 @@ def held_out(cfg: DictConfig) -> Any:
         return build_dataset(cfg, "test", augment=False)
 
 
-def build_generator(cfg: DictConfig, inputs: Inputs) -> nn.Module:
-    """The generator of a config with its initial weights, a function of the seed."""
-    torch.manual_seed(mix(cfg.seed, 10))
+def build_generator(cfg: DictConfig, inputs: Inputs, name: str = "generator") -> nn.Module:
+    """A generator of a config with its initial weights, a function of the seed.
+
+    Args:
+        name: "generator", from source to target, or "generator_source", which goes back (setting=cycle).
+    """
+    back = name == "generator_source"
+    torch.manual_seed(mix(cfg.seed, 14 if back else 10))
+    inputs = inputs.reversed() if back else inputs
     generator = instantiate(cfg.model.generator)(
         channels=inputs.source_channels, output_channels=inputs.target_channels
     )
@@ -98,87 +129,163 @@ def build(cfg: DictConfig, inputs: Inputs) -> Build:
     """All networks and losses of a config, initialised from its seed.
 
     Raises:
-        ConfigError: when a term reads a view that nothing makes.
+        ConfigError: when a term reads a view that nothing makes, or compares views of different scenes, or the data
+            set does not fit the setting.
     """
-    generator: Any = build_generator(cfg, inputs)
+    kind: Any = get_object(cfg.setting._target_)
+    _check_data(cfg, inputs, kind)
+    generators: dict[str, Any] = {
+        name: build_generator(cfg, inputs, name)
+        for name in ("generator", "generator_source")[: 2 if kind.both_ways else 1]
+    }
+    generator = generators["generator"]
     if "size" in cfg.dataset and hasattr(generator, "check_size"):
         try:
             generator.check_size(*cfg.dataset.size)
         except ValueError as error:
             raise ConfigError(f"dataset.size={list(cfg.dataset.size)}: {error}") from error
-    setting: Any = make(cfg.setting, "setting", generator=generator)
-    torch.manual_seed(mix(cfg.seed, 11))
-    encoder = make(cfg.encoder, "encoder") if any(encoded(node.term) for node in cfg.objective.values()) else None
+    encoder = _encoder(cfg, generator)
     torch.manual_seed(mix(cfg.seed, 12))
     terms: dict[str, Any] = {name: _term(str(name), node.term, encoder) for name, node in cfg.objective.items()}
-    weights = {name: float(node.weight) for name, node in cfg.objective.items()}
-    for name, term in terms.items():
-        unknown = set(term.reads) - set(setting.views) - JUDGED
-        if unknown:
-            made = ", ".join(setting.views)
-            raise ConfigError(f"objective.{name}: no view '{min(unknown)}'; this setting makes {made}")
-    judged = {name for name, term in terms.items() if term.reads & JUDGED}
-    plain = Objective(
-        {n: t for n, t in terms.items() if n not in judged}, {n: w for n, w in weights.items() if n not in judged}
+    reads = frozenset(name for term in terms.values() for name in term.reads)
+    _check_views(cfg, terms, kind)
+    _check_channels(inputs, terms)
+    taps = encoder.layers if isinstance(encoder, GeneratorEncoder) else []
+    setting: Any = make(cfg.setting, "setting", **generators, reads=reads, taps=taps)
+
+    verdicts = judged(kind.judges)
+    late = {name for name, term in terms.items() if term.reads & verdicts or getattr(term, "learned", False)}
+    plain, after = (
+        Objective(
+            {n: t for n, t in terms.items() if (n in late) is chosen},
+            {n: float(node.weight) for n, node in cfg.objective.items() if (n in late) is chosen},
+        )
+        for chosen in (False, True)
     )
-    built = Build(generator, setting, encoder, plain, None, None, None)
-    if judged:
-        torch.manual_seed(mix(cfg.seed, 13))
-        seen = inputs.target_channels + (inputs.source_channels if setting.conditional else 0)
-        built.discriminator = make(cfg.model.discriminator, "model.discriminator", channels=seen)
-        if cfg.train.init == Init.xavier:
-            init_weights(built.discriminator, gain=cfg.train.init_gain)
-        modes = {term.mode for name, term in terms.items() if name in judged and hasattr(term, "mode")} or {"hinge"}
+    needed = [judge for judge in kind.judges if judged([judge]) & reads]
+    discriminators = _discriminators(cfg, inputs, kind, needed)
+    pools = {name: ImagePool(cfg.train.pool, mix(cfg.seed, 15, at), rank()) for at, name in enumerate(discriminators)}
+    other_steps: dict[str, Any] = {}
+    if any(getattr(term, "learned", False) for term in terms.values()):
+        other_steps["parts"] = PartsStep(after)
+    if needed:
+        modes = {term.mode for term in terms.values() if hasattr(term, "score")} or {cfg.gan}
         if len(modes) > 1:
             raise ConfigError(
-                f"objective: GAN terms of different modes ({', '.join(sorted(modes))}); one discriminator has one loss"
+                f"objective: GAN terms of different modes ({', '.join(sorted(modes))}); discriminators have one loss"
             )
-        adversarial = Objective(
-            {n: terms[n] for n in terms if n in judged}, {n: weights[n] for n in terms if n in judged}
+        loss = DiscriminatorGAN(mode=modes.pop())
+        other_steps["discriminator"] = DiscriminatorStep(needed, discriminators, pools, loss, kind.conditional)
+    return Build(
+        generators,
+        setting,
+        encoder,
+        plain,
+        discriminators,
+        GeneratorStep(setting, encoder, plain),
+        other_steps,
+        Late(needed, discriminators, after, kind.conditional) if late else None,
+        pools,
+    )
+
+
+def _check_data(cfg: DictConfig, inputs: Inputs, kind: Any) -> None:
+    name, setting = cfg.dataset.name, kind.__name__.lower()
+    if kind.images_only and inputs.labels:
+        raise ConfigError(
+            f"setting={setting}: translates images into images, but dataset={name} gives label ids; choose a data set "
+            f"of images ({choices('dataset')}), dataset.labels=false, or setting=paired"
         )
-        built.discriminator_step = DiscriminatorStep(built.discriminator, DiscriminatorGAN(mode=modes.pop()))
-        built.adversarial = Adversarial(built.discriminator, adversarial)
-    return built
+    if not kind.images_only and not inputs.aligned:
+        raise ConfigError(
+            f"setting={setting}: compares the generated image with its target, but dataset={name} has no pairs; "
+            "choose setting=unpaired or cycle"
+        )
 
 
-def _term(name: str, node: DictConfig, encoder: nn.Module | None) -> Any:
+def _check_views(cfg: DictConfig, terms: dict[str, Any], kind: Any) -> None:
+    setting = kind.__name__.lower()
+    for name, term in terms.items():
+        if unknown := set(term.reads) - set(kind.views) - judged(kind.judges):
+            made = ", ".join(kind.views)
+            raise ConfigError(f"objective.{name}: no view '{min(unknown)}'; setting={setting} makes {made}")
+        for pair in getattr(term, "pairs", ()):
+            if set(pair) <= set(kind.views) and not any(set(pair) <= group for group in kind.aligned):
+                raise ConfigError(
+                    f"objective.{name}: compares {' with '.join(pair)}, which show different scenes in "
+                    f"setting={setting}; choose objective=cut, cycle or sesim, or other pairs"
+                )
+        if getattr(term, "learned", False) and "target" not in kind.views:
+            raise ConfigError(f"objective.{name}: learns from source, fake and target; choose setting=unpaired")
+
+
+def _check_channels(inputs: Inputs, terms: dict[str, Any]) -> None:
+    a, b = inputs.source_channels, inputs.target_channels
+    for name, term in terms.items():
+        if a != b and term.reads & {"identity", "identity_source"}:
+            raise ConfigError(
+                f"objective.{name}: reads what a generator makes of its own target domain, but sources have {a} and "
+                f"targets {b} channels; drop it ('~objective.{name}') or choose an objective without identity"
+            )
+
+
+def _encoder(cfg: DictConfig, generator: nn.Module) -> Any:
+    if not any(encoded(node.term) for node in cfg.objective.values()):
+        return None
+    torch.manual_seed(mix(cfg.seed, 11))
+    completed = {"generator": generator} if cfg.encoder.get("_partial_", False) else {}
+    return make(cfg.encoder, "encoder", **completed)
+
+
+def _discriminators(cfg: DictConfig, inputs: Inputs, kind: Any, needed: list[Judge]) -> dict[str, nn.Module]:
+    made: dict[str, nn.Module] = {}
+    for judge in needed:
+        torch.manual_seed(mix(cfg.seed, 13 + 2 * kind.judges.index(judge)))
+        image = inputs.source_channels if judge.real == "source" else inputs.target_channels
+        seen = image + (inputs.source_channels if kind.conditional else 0)
+        discriminator = make(cfg.model.discriminator, "model.discriminator", channels=seen, image_channels=image)
+        if cfg.train.init == Init.xavier:
+            init_weights(discriminator, gain=cfg.train.init_gain)
+        if min(cfg.dataset.size) < (smallest := getattr(discriminator, "smallest", 0)):
+            raise ConfigError(
+                f"dataset.size={list(cfg.dataset.size)}: the discriminator takes images from {smallest} "
+                "pixels a side on; choose a larger size, or fewer model.discriminator.stages"
+            )
+        made[judge.network] = discriminator
+    return made
+
+
+def _term(name: str, node: DictConfig, encoder: Any) -> Any:
     known = {"channels": encoder.channels, "map_channels": encoder.map_channels} if encoder is not None else {}
-    return make(node, f"objective.{name}", **(known if encoded(node) else {}))
+    accepted = inspect.signature(get_object(node._target_)).parameters
+    return make(node, f"objective.{name}", **{key: value for key, value in known.items() if key in accepted})
 
 
 @dataclass
 class Rates:
-    """Adam of the generator and its helpers, Adam of the discriminator, and their full learning rates.
+    """Adam of the generators and their helpers, of the discriminators, and of terms' own parts, by name, with their
+    full learning rates.
 
-    TTUR (SPADE): generator lr/2, discriminator 2 lr. Projection heads and a trained encoder share the generator's.
+    TTUR (SPADE): generator lr/2, discriminator 2 lr. Projection heads and a trained encoder are in the generator's
+    optimizer; terms' own parts (LSeSim) have one of their own at the same rate.
     """
 
-    generator: torch.optim.Adam
-    discriminator: torch.optim.Adam | None
+    optimizers: dict[str, torch.optim.Adam]
     base: dict[str, float]
 
     @classmethod
     def of(cls, cfg: DictConfig, parts: Build) -> "Rates":
-        """Both optimizers, fused: one kernel a step on a GPU, one pass over memory on a CPU."""
+        """All optimizers, fused: one kernel a step on a GPU, one pass over memory on a CPU."""
         train = cfg.train
-        rates = {
-            "generator": train.lr / 2 if train.ttur else train.lr,
-            "discriminator": train.lr * 2 if train.ttur else train.lr_discriminator or train.lr,
-        }
+        rate = train.lr / 2 if train.ttur else train.lr
+        second = train.lr * 2 if train.ttur else train.lr_discriminator or train.lr
         adam = partial(torch.optim.Adam, betas=tuple(train.betas), fused=True)
-        second = (
-            adam(parts.discriminator.parameters(), lr=rates["discriminator"])
-            if parts.discriminator is not None
-            else None
-        )
-        return cls(adam(parts.trained(), lr=rates["generator"]), second, rates)
-
-    @property
-    def optimizers(self) -> dict[str, torch.optim.Adam]:
-        """By name, for checkpoints."""
-        return {"generator": self.generator} | (
-            {"discriminator": self.discriminator} if self.discriminator is not None else {}
-        )
+        base = {"generator": rate}
+        found = {"generator": adam(parts.trained(), lr=rate)}
+        for name, step in parts.other_steps.items():
+            base[name] = second if name == "discriminator" else rate
+            found[name] = adam(step.parameters(), lr=base[name])
+        return cls(found, base)
 
     def scale(self, factor: float) -> float:
         """Set all learning rates to factor times their full value; returns the generator's."""

@@ -115,7 +115,7 @@ def validate(cfg: DictConfig, world: int = 1, overrides: Sequence[str] = ()) -> 
     for key in positive:
         if train[key] <= 0:
             raise ConfigError(f"train.{key}={train[key]}: must be above 0")
-    for key in ("decay_epochs", "decay_steps", "workers", "samples", "keep"):
+    for key in ("decay_epochs", "decay_steps", "workers", "samples", "keep", "pool"):
         if train[key] < 0:
             raise ConfigError(f"train.{key}={train[key]}: must not be negative")
     if train.steps is not None and train.steps < 0:
@@ -142,7 +142,23 @@ def validate(cfg: DictConfig, world: int = 1, overrides: Sequence[str] = ()) -> 
         )
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", train.device):
         raise ConfigError(f"train.device={train.device}: one of auto, cpu, cuda, cuda:0 is wanted")
+    _check_setting(cfg)
     _check_objective(cfg, overrides)
+
+
+def _check_setting(cfg: DictConfig) -> None:
+    kind: Any = get_object(cfg.setting._target_)
+    setting = kind.__name__.lower()
+    if cfg.train.pool and kind.conditional:
+        raise ConfigError(
+            f"train.pool={cfg.train.pool}: in setting={setting} an image is judged beside its own source, from which a "
+            "pool would part it; set train.pool=0"
+        )
+    if cfg.train.regenerate_fake and kind.discriminator_first:
+        raise ConfigError(
+            f"train.regenerate_fake=true: in setting={setting} the discriminator steps before the generator, so that "
+            "the image is fresh already; set train.regenerate_fake=false"
+        )
 
 
 def _check_objective(cfg: DictConfig, overrides: Sequence[str]) -> None:
@@ -160,7 +176,7 @@ def _check_objective(cfg: DictConfig, overrides: Sequence[str]) -> None:
     if "loss" in asked and not reads_loss:
         raise ConfigError(
             f"loss: was set, but no term of the objective ({', '.join(raw)}) reads it; "
-            "choose objective=contrast or contrast_gan"
+            "choose objective=contrast, contrast_gan or cut"
         )
     if "encoder" in asked and not any(encoded(node.term) for node in cfg.objective.values()):
         raise ConfigError(

@@ -66,6 +66,8 @@ class Train:
     init: Init = Init.xavier
     init_gain: float = 0.02
     regenerate_fake: bool = False
+    pool: int = 0
+    decay_crop: bool = True
     ema: float = 0.0
     precision: Precision = Precision.float32
     channels_last: bool = False
@@ -119,6 +121,7 @@ class Config:
     weights_dir: str | None = None
     offline: bool = False
     nce: Nce = field(default_factory=Nce)
+    gan: str = MISSING
     paper: Paper | None = None
     deviations: list[str] = field(default_factory=list)
     train: Train = field(default_factory=Train)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from errors import UserError
@@ -50,13 +50,13 @@ def ranks(device: torch.device) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def parallel(module: nn.Module, device: torch.device) -> nn.Module:
-    """The module itself with one rank or without trainable parameters, else wrapped in DDP.
+def parallel(module: Any, device: torch.device) -> Any:
+    """The module itself (or None) with one rank or without trainable parameters, else wrapped in DDP.
 
     Buffers are not broadcast: power-iteration vectors and synchronised running statistics are equal on every rank
     anyway, and an in-place broadcast between two forwards breaks the backward of the first.
     """
-    if world() == 1 or not any(parameter.requires_grad for parameter in module.parameters()):
+    if module is None or world() == 1 or not any(parameter.requires_grad for parameter in module.parameters()):
         return module
     accepted = inspect.signature(DistributedDataParallel.__init__).parameters
     quiet: dict[str, Any] = (

@@ -16,7 +16,8 @@ from data.labels import semantic_map
 class Inputs:
     """What a generator reads and makes; kept in every checkpoint, so that a network is rebuilt without its data set.
 
-    source_channels: of the dense semantic map or the source image; classes counts label ids below `ignore`'s own.
+    source_channels: of the dense semantic map or the source image; classes counts label ids below `ignore`'s own;
+    aligned: source and target of an item show the same scene.
     """
 
     source_channels: int
@@ -25,11 +26,16 @@ class Inputs:
     classes: int | None
     ignore: int | None
     instance: bool
+    aligned: bool = True
 
     @classmethod
     def of(cls, dataset: Any) -> "Inputs":
         """Read off a data set of data/."""
         return cls(**{name: getattr(dataset, name) for name in cls.__dataclass_fields__})
+
+    def reversed(self) -> "Inputs":
+        """Of the way back, from target to source; both are images."""
+        return Inputs(self.target_channels, self.source_channels, False, None, None, False, self.aligned)
 
     @classmethod
     def from_json(cls, text: str) -> "Inputs":

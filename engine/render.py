@@ -1,6 +1,6 @@
 """A generator and inputs to image files: any size, one image per input, the names kept."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,22 @@ from engine.sampling import mix
 from errors import UserError
 
 
-def load_generator(loaded: Loaded, device: torch.device) -> nn.Module:
-    """The checkpoint's generator in eval mode; its moving average where the run kept one."""
-    generator = build_generator(loaded.cfg, loaded.inputs)
-    state = loaded.state["networks"]["generator"]
-    if loaded.state.get("average"):
+def load_generator(loaded: Loaded, device: torch.device, name: str = "generator") -> nn.Module:
+    """The checkpoint's generator in eval mode; its moving average where the run kept one.
+
+    Args:
+        name: "generator", or "generator_source", the way back of setting=cycle (never averaged).
+    Raises:
+        UserError: when the checkpoint holds no network of that name.
+    """
+    held = [key for key in loaded.state["networks"] if key.startswith("generator")]
+    if name not in held:
+        raise UserError(f"network={name}: {loaded.path} holds no such network; one of {', '.join(held)} is wanted")
+    generator = build_generator(loaded.cfg, loaded.inputs, name)
+    state = loaded.state["networks"][name]
+    if name == "generator" and loaded.state.get("average"):
         state = loaded.state["average"]
-    load_network(generator, state, "generator", loaded.path)
+    load_network(generator, state, name, loaded.path)
     return _ready(generator, loaded, device)
 
 
@@ -102,19 +111,21 @@ def sample(length: int, count: int, seed: int) -> list[int]:
     return torch.randperm(length, generator=torch.Generator().manual_seed(mix(seed, 20)))[:count].sort()[0].tolist()
 
 
-def write_examples(dataset: Any, indices: Iterable[int], targets: Path, labels: Path | None) -> None:
-    """Write targets, and label ids where a folder is given, as PNGs of the size the data set's loader gives them."""
-    for index in tqdm(indices, desc=targets.name, unit="image", leave=False):
+def write_examples(dataset: Any, indices: Iterable[int], folder: Path, key: str = "target") -> None:
+    """Write one image of some items, targets or label ids ("label"), as PNGs of the size the loader gives them."""
+    for index in tqdm(indices, desc=folder.name, unit="image", leave=False):
         item = dataset[index]
-        write_png(picture(item["target"]), targets / f"{item['name']}.png")
-        if labels is not None:
-            write_png(item["source"][0].numpy(), labels / f"{item['name']}.png")
+        image = item["label"][0].numpy() if key == "label" else picture(item[key])
+        write_png(image, folder / f"{item['name']}.png")
 
 
 def compare_rows(
     dataset: Any, indices: Iterable[int], fakes: Path, inputs: Inputs, name: str
 ) -> list[list[np.ndarray]]:
-    """Rows source | generated | real of a picture, the generated image read from its file."""
+    """Rows source | generated | real of a picture, the generated image read from its file.
+
+    Of an unpaired data set the real image is any of its targets.
+    """
     rows = []
     for item in (dataset[index] for index in indices):
         fake = np.array(Image.open(fakes / f"{item['name']}.png").convert("RGB"))
@@ -135,8 +146,22 @@ def write_png(image: np.ndarray, path: Path) -> None:
         raise UserError(f"{path}: cannot be written ({error.strerror or error}); change output=") from error
 
 
+class Reversed:
+    """Real images as inputs of the way back: items of `reals` with their target as source."""
+
+    def __init__(self, reals: Any) -> None:
+        self.reals = reals
+
+    def __len__(self) -> int:
+        return len(self.reals)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        item = self.reals[index]
+        return {"name": item["name"], "source": item["target"]}
+
+
 class SampleGrid:
-    """The same few inputs every time: source | fake | target, one row each."""
+    """The same few inputs every time: source | fake | target, one row each; then, both ways, target to source."""
 
     def __init__(
         self, dataset: Any, inputs: Inputs, count: int, device: torch.device, dtype: torch.dtype, name: str
@@ -147,10 +172,19 @@ class SampleGrid:
         self.shown = [(source_picture(item["source"], inputs, name), picture(item["target"])) for item in items]
 
     @torch.inference_mode()
-    def rows(self, generator: nn.Module) -> list[list[np.ndarray]]:
-        """The generator in eval mode on the inputs; its mode is put back."""
+    def rows(self, generators: Mapping[str, nn.Module]) -> list[list[np.ndarray]]:
+        """The generators in eval mode on the inputs; their modes are put back."""
+        fakes = self._made(generators["generator"], self.batch["source"])
+        rows = [[source, fake, target] for (source, target), fake in zip(self.shown, fakes, strict=True)]
+        if "generator_source" in generators:
+            back = self._made(generators["generator_source"], self.batch["target"])
+            rows = [[*row, fake] for row, fake in zip(rows, back, strict=True)]
+        return rows
+
+    @staticmethod
+    def _made(generator: nn.Module, inputs: Tensor) -> list[np.ndarray]:
         training = generator.training
         generator.eval()
-        fakes = [translate(generator, source[None])[0] for source in self.batch["source"]]
+        images = [picture(translate(generator, source[None])[0]) for source in inputs]
         generator.train(training)
-        return [[source, picture(fake), target] for (source, target), fake in zip(self.shown, fakes, strict=True)]
+        return images

@@ -21,11 +21,12 @@ def mix(*numbers: int) -> int:
 
 
 class StepSampler:
-    """Batches of (index, draw) for one rank, from `start` to `stop` micro-batches.
+    """Batches of (index, draw, plain) for one rank, from `start` to `stop` micro-batches.
 
     An epoch is a fresh permutation of the data set, cut into global batches, the incomplete last one dropped. Of each
     global batch every micro-step takes its part, and of that every rank its contiguous share; so one rank sees in
-    order what many ranks see side by side. `draw` seeds the augmentation of that item in that epoch.
+    order what many ranks see side by side. `draw` seeds the augmentation of that item in that epoch; `plain` asks for
+    an item without its random crop, which is so from step `plain_from` on (None: never).
 
     Args:
         length: of the data set; batch: global batch size; accumulate: micro-batches of a step.
@@ -44,11 +45,12 @@ class StepSampler:
         self.length, self.batch, self.accumulate, self.seed = length, batch, accumulate, seed
         self.start, self.stop, self.rank, self.world = start, stop, rank, world
         self.per_epoch = length // batch
+        self.plain_from: int | None = None
 
     def __len__(self) -> int:
         return (self.stop - self.start) * self.accumulate
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[tuple[int, int, bool]]]:
         share = self.batch // self.accumulate // self.world
         epoch, order = -1, []
         for step in range(self.start, self.stop):
@@ -58,9 +60,10 @@ class StepSampler:
                     self.length, generator=torch.Generator().manual_seed(mix(self.seed, 1, epoch))
                 ).tolist()
             first = (step % self.per_epoch) * self.batch
+            plain = self.plain_from is not None and step >= self.plain_from
             for micro in range(self.accumulate):
                 low = first + (micro * self.world + self.rank) * share
-                yield [(index, mix(self.seed, 2, epoch, index)) for index in order[low : low + share]]
+                yield [(index, mix(self.seed, 2, epoch, index), plain) for index in order[low : low + share]]
 
 
 def loader(dataset: Any, sampler: StepSampler, workers: int, device: torch.device) -> DataLoader:

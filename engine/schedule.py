@@ -81,6 +81,15 @@ class Plan:
         self.train, self.per_epoch = train, per_epoch
         self.steps = train.steps if train.steps is not None else (train.epochs + train.decay_epochs) * per_epoch
 
+    @property
+    def plain_from(self) -> int | None:
+        """The 0-based step from which images come without random crops: the decay's first, unless it keeps them."""
+        if self.train.decay_crop:
+            return None
+        if self.train.steps is not None:
+            return self.steps - self.train.decay_steps
+        return self.train.epochs * self.per_epoch
+
     def factor(self, step: int) -> float:
         """Learning-rate factor of a 0-based step."""
         if self.train.steps is not None:

@@ -1,59 +1,149 @@
 """The modules that DDP wraps: one forward makes all losses of one optimizer's networks."""
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from engine.pool import ImagePool
+from engine.settings import Images, Judge
 from losses.objective import Objective, Views
 
-JUDGED = frozenset({"fake_score", "real_score", "fake_stages", "real_stages"})  # views that the discriminator makes
+
+def judged(judges: Collection[Judge]) -> frozenset[str]:
+    """Names of all views that the discriminators of a setting make."""
+    return frozenset(name for judge in judges for name in judge.names().values())
 
 
 class GeneratorStep(nn.Module):
-    """Setting, encoder and the terms that need no discriminator, under one forward."""
+    """Setting, encoder and the terms that need nothing but images, under one forward."""
 
     def __init__(self, setting: nn.Module, encoder: nn.Module | None, objective: Objective) -> None:
         super().__init__()
         self.setting, self.encoder, self.objective = setting, encoder, objective
 
-    def forward(self, batch: dict[str, Any], draw: int) -> tuple[dict[str, Tensor], Tensor]:
-        """Weighted terms by name, and the fake with its graph. `draw` seeds the patch ids, equal on every rank."""
-        views = Views(self.encoder, self.setting(batch), torch.Generator().manual_seed(draw))
-        return self.objective(views), views["fake"]
+    def forward(self, batch: Mapping[str, Any], draw: int) -> tuple[dict[str, Tensor], Views]:
+        """Weighted terms by name, and the views with their graph. `draw` seeds what is random, equal on every rank."""
+        views = self.views(batch, draw)
+        return self.objective(views), views
+
+    def views(self, batch: Mapping[str, Any], draw: int) -> Views:
+        """The views of a batch, without any term."""
+        made: Images = self.setting(batch, draw)
+        return Views(self.encoder, made.tensors, torch.Generator().manual_seed(draw), made.given, made.mirrored)
 
 
 class DiscriminatorStep(nn.Module):
-    """The discriminator's own loss on a detached fake; fake and real go through it as one batch (SPADE)."""
+    """The discriminators' own losses on detached fakes; fake and real go through each as one batch (SPADE).
 
-    def __init__(self, discriminator: nn.Module, loss: nn.Module) -> None:
+    Args:
+        judges: of the setting; discriminators, pools: by a judge's network name.
+        loss: of lists of predictions, real and fake. conditional: discriminators see the source beside the image.
+    """
+
+    def __init__(
+        self,
+        judges: Collection[Judge],
+        discriminators: Mapping[str, nn.Module],
+        pools: Mapping[str, ImagePool],
+        loss: nn.Module,
+        conditional: bool,
+    ) -> None:
         super().__init__()
-        self.discriminator, self.loss = discriminator, loss
+        self.judges = [judge for judge in judges if judge.network in discriminators]
+        self.discriminators, self.pools = nn.ModuleDict(discriminators), dict(pools)
+        self.loss, self.conditional = loss, conditional
 
-    def forward(self, condition: Tensor, fake: Tensor, real: Tensor) -> Tensor:
-        """Scalar loss; no gradient to the fake."""
-        scales = self.discriminator(condition, torch.cat([fake.detach(), real.to(fake.dtype)]))
-        fakes, reals = zip(*(stages[-1].chunk(2) for stages in scales), strict=True)
-        return self.loss(list(reals), list(fakes))
+    def inputs(self, views: Views, draw: int) -> tuple[dict[str, tuple[Tensor | None, Tensor, Tensor]]]:
+        """What `forward` takes; fakes are exchanged with the pools, once a step."""
+        condition = views["source"] if self.conditional else None
+        return (
+            {
+                judge.network: (
+                    condition,
+                    self.pools[judge.network].exchange(views[judge.fake], draw),
+                    views[judge.real],
+                )
+                for judge in self.judges
+            },
+        )
+
+    def forward(self, images: Mapping[str, tuple[Tensor | None, Tensor, Tensor]]) -> dict[str, Tensor]:
+        """Loss by name of the network, of condition, detached fake and real images."""
+        losses = {}
+        for name, (condition, fake, real) in images.items():
+            scales = self.discriminators[name](condition, torch.cat([fake, real.to(fake.dtype)]))
+            fakes, reals = zip(*(stages[-1].chunk(2) for stages in scales), strict=True)
+            losses[name] = self.loss(list(reals), list(fakes))
+        return losses
 
 
-class Adversarial(nn.Module):
-    """The terms that read the discriminator's views, evaluated with its parameters frozen."""
+class PartsStep(nn.Module):
+    """What terms train for themselves, such as the projections of LSeSim: losses of an optimizer of their own.
 
-    def __init__(self, discriminator: nn.Module, objective: Objective) -> None:
+    Args:
+        objective: whose learned terms are stepped.
+    """
+
+    def __init__(self, objective: Objective) -> None:
         super().__init__()
-        self.discriminator, self.objective = discriminator, objective
-        self.reads_real = any(name.startswith("real") for name in objective.reads)
+        self.objective = objective
+        self.names = [name for name, term in objective.terms.items() if getattr(term, "learned", False)]
 
-    def forward(self, condition: Tensor, fake: Tensor, real: Tensor) -> dict[str, Tensor]:
-        """Weighted terms by name; gradients reach the fake only. The real side keeps no graph."""
-        judged = self.discriminator(condition, fake)
-        views = {"fake_score": [stages[-1] for stages in judged], "fake_stages": [stages[:-1] for stages in judged]}
-        if self.reads_real:
-            with torch.no_grad():
-                judged = self.discriminator(condition, real.to(fake.dtype))
-            views |= {
-                "real_score": [stages[-1] for stages in judged],
-                "real_stages": [stages[:-1] for stages in judged],
-            }
-        return self.objective(Views(None, views))
+    @torch.no_grad()
+    def inputs(self, views: Views, draw: int) -> tuple[dict[str, list[Tensor]], int]:
+        """What `forward` takes: features of every view that a learned term's own loss reads, without gradient."""
+        terms: Any = self.objective.terms
+        features: dict[str, list[Tensor]] = {}
+        for name in self.names:
+            for view, image in terms[name].own_views(views).items():
+                made = views.features(view) if view in views else views.encoder(image)
+                features[view] = [layer.detach() for layer in made]
+        return features, draw
+
+    def forward(self, features: Mapping[str, list[Tensor]], draw: int) -> dict[str, Tensor]:
+        """Loss of each learned term, named `<term>_own`; `draw` seeds what is random."""
+        terms: Any = self.objective.terms
+        random = torch.Generator().manual_seed(draw)
+        return {f"{name}_own": terms[name].own_loss(features, random) for name in self.names}
+
+
+class Late(nn.Module):
+    """The terms that are evaluated last, with everything but the generator frozen: those that read a discriminator's
+    verdicts, and those with parts that have just been stepped.
+
+    Args:
+        judges, discriminators: by the judge's network name; those without a reader are left out.
+        objective: the terms. conditional: discriminators see the source beside the image.
+    """
+
+    def __init__(
+        self,
+        judges: Collection[Judge],
+        discriminators: Mapping[str, nn.Module],
+        objective: Objective,
+        conditional: bool,
+    ) -> None:
+        super().__init__()
+        self.judges = [judge for judge in judges if judge.network in discriminators]
+        self.discriminators, self.objective = nn.ModuleDict(discriminators), objective
+        self.conditional = conditional
+
+    def forward(self, views: Views) -> dict[str, Tensor]:
+        """Weighted terms by name; gradients reach generated images only. The real side keeps no graph."""
+        condition = views["source"] if self.conditional else None
+        for judge in self.judges:
+            names = judge.names()
+            discriminator = self.discriminators[judge.network]
+            self._judge(views, names, "fake", discriminator(condition, views[judge.fake]))
+            if {names["real", "score"], names["real", "stages"]} & self.objective.reads:
+                with torch.no_grad():
+                    real = views[judge.real].to(views[judge.fake].dtype)
+                    self._judge(views, names, "real", discriminator(condition, real))
+        return self.objective(views)
+
+    @staticmethod
+    def _judge(views: Views, names: Mapping[tuple[str, str], str], side: str, scales: list[list[Tensor]]) -> None:
+        views[names[side, "score"]] = [stages[-1] for stages in scales]
+        views[names[side, "stages"]] = [stages[:-1] for stages in scales]

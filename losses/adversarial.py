@@ -5,13 +5,14 @@ CycleGAN, F-LSeSim); nonsaturating: Goodfellow et al. 2014, arXiv:1406.2661, the
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .objective import Views
+from .words import word
 
 Mode = Literal["hinge", "lsgan", "nonsaturating"]
 
@@ -26,7 +27,7 @@ class GeneratorGAN(nn.Module):
 
     def __init__(self, mode: Mode = "hinge", score: str = "fake_score") -> None:
         super().__init__()
-        self.mode = _known(mode)
+        self.mode: Mode = word("mode", mode, Mode)
         self.score = score
         self.reads = frozenset({score})
 
@@ -54,7 +55,7 @@ class DiscriminatorGAN(nn.Module):
 
     def __init__(self, mode: Mode = "hinge") -> None:
         super().__init__()
-        self.mode = _known(mode)
+        self.mode: Mode = word("mode", mode, Mode)
 
     def forward(self, real: Tensor | Sequence[Tensor], fake: Tensor | Sequence[Tensor]) -> Tensor:
         """Predictions, one tensor or a list over scales each -> scalar, averaged over scales, float32 at least."""
@@ -75,12 +76,6 @@ class DiscriminatorGAN(nn.Module):
         if self.mode == "lsgan":
             return fake.square().mean() / 2
         return F.softplus(fake).mean()
-
-
-def _known(mode: Mode) -> Mode:
-    if mode not in get_args(Mode):
-        raise ValueError(f"mode is '{mode}', not one of {', '.join(get_args(Mode))}")
-    return mode
 
 
 def _mean(scores: Tensor | Sequence[Tensor], loss: Callable[[Tensor], Tensor]) -> Tensor:

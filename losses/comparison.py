@@ -8,12 +8,13 @@ Legend: B images, C channels, H, W size of a layer's map; N drawn patches.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from .objective import Views
+from .words import word
 
 Head = Literal["linear", "mlp", "identity"]
 Reduce = Literal["sum", "mean"]
@@ -64,17 +65,17 @@ class Comparison(nn.Module):
         self.reads = frozenset(name for pair in self.pairs for name in pair)
         self.dense = getattr(loss, "on", "features") == "maps"
         self.patches = patches
-        self.reduce = _word("reduce", reduce, Reduce)
+        self.reduce = word("reduce", reduce, Reduce)
         layers = len(map_channels if self.dense else channels)
         self.layer_weights = _layer_weights(layer_weights, getattr(loss, "layer_weights", None), layers)
-        _word("head", head, Head)
-        _word("head_init", head_init, Init)
+        word("head", head, Head)
+        word("head_init", head_init, Init)
         self.heads = nn.ModuleList()
         if not self.dense:
             self.heads.extend(_head(head, count, dim, head_init) for count in channels)
         weighted = weighted_layers or getattr(loss, "weighted_layers", "all")
         self.loss = self.early_loss = loss  # of the last layer, of the others
-        if _word("weighted_layers", weighted, Layers) == "last":
+        if word("weighted_layers", weighted, Layers) == "last":
             unweighted = getattr(loss, "unweighted", None)
             if unweighted is None:
                 raise ValueError(f"weighted_layers is 'last', but {type(loss).__name__} has no weights")
@@ -98,18 +99,24 @@ class Comparison(nn.Module):
                     f"layer {i}: '{query}' {tuple(query_map.shape)} and '{key}' {tuple(key_map.shape)} differ"
                 )
             if not self.dense:
-                places = self.places(query_map, views.generator)
+                places = draw_places(query_map, self.patches, views.generator)
                 query_map, key_map = (self.heads[i](_take(at, places)) for at in (query_map, key_map))
             loss = self.loss if i == len(layers) - 1 else self.early_loss
             values.append(self.layer_weights[i] * loss(query_map, key_map))
         return torch.stack(values).sum()
 
-    def places(self, features: Tensor, generator: torch.Generator | None) -> Tensor | None:
-        """(N) indices into the H * W places, without repetition; None means all."""
-        count = features.shape[-2] * features.shape[-1]
-        if self.patches is None or self.patches >= count:
-            return None
-        return torch.randperm(count, generator=generator)[: self.patches].to(features.device)
+
+def draw_places(features: Tensor, patches: int | None, generator: torch.Generator | None) -> Tensor | None:
+    """(N) indices into the H * W places of (B, C, H, W), without repetition; None means all, in order.
+
+    Args:
+        patches: how many; None: all, as where there are no more.
+        generator: CPU generator; None: torch's global one.
+    """
+    count = features.shape[-2] * features.shape[-1]
+    if patches is None or patches >= count:
+        return None
+    return torch.randperm(count, generator=generator)[:patches].to(features.device)
 
 
 def _take(features: Tensor, places: Tensor | None) -> Tensor:
@@ -140,9 +147,3 @@ def _layer_weights(own: Sequence[float] | None, of_loss: Sequence[float] | None,
     while len(weights) < layers:
         weights.insert(0, weights[0] / 2)
     return weights
-
-
-def _word(name: str, value: Any, words: Any) -> Any:
-    if value not in get_args(words):
-        raise ValueError(f"{name} is '{value}', not one of {', '.join(get_args(words))}")
-    return value

@@ -9,13 +9,14 @@ Legend: B images, N patches of C channels.
 """
 
 import math
-from typing import Any, Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from .nce import Stop, nce, patch_nce, precise, weighted_nce
 from .weighting import OFFICIAL_FLOOR, Cost, Direction, softmax_weights, transport_weights
+from .words import word
 
 __all__ = ["MoNCE", "PatchNCE", "WeightNCE", "patch_nce", "weighted_nce"]
 
@@ -32,11 +33,16 @@ class _Contrast(nn.Module):
         super().__init__()
         self.temperature = _positive("temperature", temperature)
         self.bidirectional = bidirectional
-        self.detach: Stop = _word("detach", detach or ("negatives" if bidirectional else "all"), Stop)
+        self.detach: Stop = word("detach", detach or ("negatives" if bidirectional else "all"), Stop)
         self.normalize = normalize
-        self.negatives = _word("negatives", negatives, Negatives)
+        self.negatives = word("negatives", negatives, Negatives)
 
-    def patches(self, query: Tensor, key: Tensor) -> Tensor:
+    def patches(self, query: Tensor, key: Tensor, detach: Stop, extra: Tensor | None = None) -> Tensor:
+        """(B, N) loss of each query patch; `detach` and `extra` as in losses.nce.nce."""
+        raise NotImplementedError
+
+    def further(self, anchor: Tensor, other: Tensor) -> Tensor:
+        """(B, N) logarithm of what all N patches of `other` add to the denominator of each anchor, as negatives."""
         raise NotImplementedError
 
     def forward(self, query: Tensor, key: Tensor) -> Tensor:
@@ -49,9 +55,35 @@ class _Contrast(nn.Module):
                 query, key = _unit(query), _unit(key)
             if self.negatives == "batch":
                 query, key = query.flatten(0, 1).unsqueeze(0), key.flatten(0, 1).unsqueeze(0)
-            loss = self.patches(query, key)
+            loss = self.patches(query, key, self.detach)
             if self.bidirectional:
-                loss = (loss + self.patches(key, query)) / 2
+                loss = (loss + self.patches(key, query, self.detach)) / 2
+            return loss.mean()
+
+    def against(self, query: Tensor, key: Tensor, other: Tensor) -> Tensor:
+        """The loss with the patches of a third image as further negatives, in F-LSeSim's form (arXiv:2104.00854).
+
+            l_i = -log( p_i / ( p_i + sum_{j != i} a_ij exp(query_i . key_j / T) + sum_j b_ij exp(query_i . other_j / T)
+                                                                               + sum_j c_ij exp(key_i . other_j / T) ) )
+
+        with p_i = exp(query_i . key_i / T). The weights a are those of forward; b and c have no positive to leave out:
+        their rows run over all N columns and sum to Q N. `detach` does not count: gradients flow to all three images.
+        Args:
+            query, key, other: (B, N, C) unit vectors, taken as they are, whatever `normalize` says.
+        Returns: mean over patches and images, in nats, float32 at least.
+        Raises: ValueError where the shapes differ.
+        """
+        if query.dim() != 3 or not query.shape == key.shape == other.shape:
+            shapes = f"query {tuple(query.shape)}, key {tuple(key.shape)} and other {tuple(other.shape)}"
+            raise ValueError(f"{shapes} are not all (B, N, C)")
+        with torch.autocast(query.device.type, enabled=False):
+            query, key, other = precise(query), precise(key), precise(other)
+            if self.negatives == "batch":
+                query, key, other = (rows.flatten(0, 1).unsqueeze(0) for rows in (query, key, other))
+            extra = torch.logaddexp(self.further(query, other), self.further(key, other))
+            loss = self.patches(query, key, "none", extra)
+            if self.bidirectional:
+                loss = (loss + self.patches(key, query, "none", extra)) / 2
             return loss.mean()
 
     def unweighted(self) -> "PatchNCE":
@@ -88,30 +120,39 @@ class PatchNCE(_Contrast):
         super().__init__(temperature, bidirectional, detach, normalize, negatives)
         self.intra_negatives = intra_negatives
 
-    def patches(self, query: Tensor, key: Tensor) -> Tensor:
-        """(B, N) loss of each query patch."""
-        loss = patch_nce(query, key, self.temperature, self.detach)
-        if not self.intra_negatives or query.shape[1] == 1:
-            return loss
-        positive = (query * (key.detach() if self.detach == "all" else key)).sum(-1) / self.temperature
-        diagonal = torch.eye(query.shape[1], dtype=torch.bool, device=query.device)
-        own = (query / self.temperature @ query.mT).masked_fill_(diagonal, -math.inf)
-        return torch.logaddexp(loss, own.logsumexp(-1) - positive)  # log(Z / p), log(E / p) -> log((Z + E) / p)
+    def patches(self, query: Tensor, key: Tensor, detach: Stop, extra: Tensor | None = None) -> Tensor:
+        if self.intra_negatives and query.shape[1] > 1:
+            diagonal = torch.eye(query.shape[1], dtype=torch.bool, device=query.device)
+            own = (query / self.temperature @ query.mT).masked_fill_(diagonal, -math.inf).logsumexp(-1)
+            extra = own if extra is None else torch.logaddexp(extra, own)
+        return nce(query, key, None, None, self.temperature, detach, extra)
+
+    def further(self, anchor: Tensor, other: Tensor) -> Tensor:
+        return (anchor / self.temperature @ other.mT).logsumexp(-1)
 
 
 class _Weighted(_Contrast):
     detach_weights: bool
     weight_positive = False
 
-    def log_weight(self, similarity: Tensor) -> Tensor:
+    def log_weight(self, similarity: Tensor, paired: bool = True) -> Tensor:
+        """(B, N, N) log of the weights of all pairs; `paired` leaves the positives, on the diagonal, out."""
         raise NotImplementedError
 
-    def patches(self, query: Tensor, key: Tensor) -> Tensor:
-        """(B, N) loss of each query patch."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.detach_weights):
-            log_weight = self.log_weight(query @ (key if self.detach == "none" else key.detach()).mT)
+    def patches(self, query: Tensor, key: Tensor, detach: Stop, extra: Tensor | None = None) -> Tensor:
+        with self._gradients():
+            log_weight = self.log_weight(query @ (key if detach == "none" else key.detach()).mT)
             bonus = log_weight.amax(-1) if self.weight_positive else None
-        return nce(query, key, log_weight, bonus, self.temperature, self.detach)
+        return nce(query, key, log_weight, bonus, self.temperature, detach, extra)
+
+    def further(self, anchor: Tensor, other: Tensor) -> Tensor:
+        similarity = anchor @ other.mT
+        with self._gradients():
+            log_weight = self.log_weight(similarity, paired=False)
+        return (similarity / self.temperature + log_weight.to(similarity.dtype)).logsumexp(-1)
+
+    def _gradients(self) -> torch.set_grad_enabled:
+        return torch.set_grad_enabled(torch.is_grad_enabled() and not self.detach_weights)
 
 
 class WeightNCE(_Weighted):
@@ -138,15 +179,15 @@ class WeightNCE(_Weighted):
         detach_weights: bool = True,
     ) -> None:
         super().__init__(temperature, bidirectional, detach, normalize, negatives)
-        self.direction = _word("direction", direction, Direction)
+        self.direction = word("direction", direction, Direction)
         self.beta = _positive("beta", beta)
         self.q = _positive("q", q)
         self.detach_weights = detach_weights
 
-    def log_weight(self, similarity: Tensor) -> Tensor:
-        """(B, N, N) log(Q (N-1) w)."""
-        total = self.q * max(similarity.shape[-1] - 1, 1)
-        return softmax_weights(similarity, self.direction, self.beta) + math.log(total)
+    def log_weight(self, similarity: Tensor, paired: bool = True) -> Tensor:
+        """(B, N, N) log(Q (N-1) w), or log(Q N w) if not paired."""
+        total = self.q * _negatives(similarity, paired)
+        return softmax_weights(similarity, self.direction, self.beta, paired) + math.log(total)
 
 
 class MoNCE(_Weighted):
@@ -157,7 +198,7 @@ class MoNCE(_Weighted):
         direction, beta, q, temperature, bidirectional, detach, normalize, negatives: as in WeightNCE.
         iterations, cost: as in losses.weighting.transport_weights.
         detach_weights: the plan is a constant; False lets gradients flow through all Sinkhorn iterations.
-        scale: stands for the number of negatives N - 1 in Q (N-1) w; null: that number.
+        scale: stands for the number of negatives, N - 1 in Q (N-1) w; null: that number.
         weight_positive: also multiply the positive by the largest weight of its row.
         weighted_layers: "all", or "last": a contrast term then gives the other layers to PatchNCE.
         official_numerics: similarity -10 in place of an infinite cost on the diagonal, 1e-8 added inside log w.
@@ -182,38 +223,37 @@ class MoNCE(_Weighted):
         official_numerics: bool = False,
     ) -> None:
         super().__init__(temperature, bidirectional, detach, normalize, negatives)
-        self.direction = _word("direction", direction, Direction)
+        self.direction = word("direction", direction, Direction)
         self.beta = _positive("beta", beta)
         self.q = _positive("q", q)
         self.iterations = int(_positive("iterations", iterations))
-        self.cost = _word("cost", cost, Cost)
+        self.cost = word("cost", cost, Cost)
         if official_numerics and cost != "linear":
             raise ValueError("official_numerics goes with cost 'linear'; the released code has no other")
         self.detach_weights = detach_weights
         self.scale = scale if scale is None else _positive("scale", scale)
         self.weight_positive = weight_positive
-        self.weighted_layers = _word("weighted_layers", weighted_layers, Layers)
+        self.weighted_layers = word("weighted_layers", weighted_layers, Layers)
         self.official_numerics = official_numerics
 
-    def log_weight(self, similarity: Tensor) -> Tensor:
-        """(B, N, N) log(Q (N-1) w)."""
-        total = self.q * (self.scale or max(similarity.shape[-1] - 1, 1))
+    def log_weight(self, similarity: Tensor, paired: bool = True) -> Tensor:
+        """(B, N, N) log(Q (N-1) w), or log(Q N w) if not paired."""
+        total = self.q * (self.scale or _negatives(similarity, paired))
         log_weight = transport_weights(
-            similarity, self.direction, self.beta, self.iterations, self.cost, self.official_numerics
+            similarity, self.direction, self.beta, self.iterations, self.cost, self.official_numerics, paired
         ).add_(math.log(total))
         if self.official_numerics:
             return torch.logaddexp(log_weight, log_weight.new_tensor(math.log(OFFICIAL_FLOOR)))
         return log_weight
 
 
+def _negatives(similarity: Tensor, paired: bool) -> int:
+    count = similarity.shape[-1]
+    return max(count - 1, 1) if paired else count
+
+
 def _unit(features: Tensor) -> Tensor:
     return features / (features.norm(dim=-1, keepdim=True) + 1e-7)
-
-
-def _word(name: str, value: Any, words: Any) -> Any:
-    if value not in get_args(words):
-        raise ValueError(f"{name} is '{value}', not one of {', '.join(get_args(words))}")
-    return value
 
 
 def _positive(name: str, value: float) -> float:

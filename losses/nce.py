@@ -56,8 +56,12 @@ def nce(
     bonus: Tensor | None,
     temperature: float,
     detach: Stop | None,
+    extra: Tensor | None = None,
 ) -> Tensor:
-    """weighted_nce, its weights optional; `bonus` (B, N) is added to the positive logits, s_ii / T."""
+    """weighted_nce, its weights optional; `bonus` (B, N) is added to the positive logits, s_ii / T.
+
+    `extra` (B, N) is the logarithm of what further negatives, with other keys, add to the denominator of each query.
+    """
     if query.dim() != 3 or query.shape != key.shape:
         raise ValueError(f"query {tuple(query.shape)} and key {tuple(key.shape)} are not both (B, N, C)")
     if log_weight is not None and log_weight.shape != (*query.shape[:2], query.shape[1]):
@@ -68,16 +72,22 @@ def nce(
         query, key = precise(query), precise(key)
         positive = key.detach() if detach in (None, "all") else key
         constant = not any(t is not None and t.requires_grad for t in (log_weight, bonus))
-        if constant and detach != "none":
+        fused = constant and detach != "none"
+        if fused and extra is None:
             return _FusedNCE.apply(query, positive, log_weight, bonus, temperature)
-        logits = query / temperature @ (key if detach == "none" else key.detach()).mT  # (B, N, N)
-        if log_weight is not None:
-            logits = logits + log_weight.to(logits.dtype)
         positives = (query * positive).sum(-1) / temperature
         if bonus is not None:
-            positives = positives + bonus.to(logits.dtype)
-        logits = logits.diagonal_scatter(positives, dim1=-2, dim2=-1)
-        return -logits.log_softmax(-1).diagonal(dim1=-2, dim2=-1)
+            positives = positives + bonus.to(positives.dtype)
+        if fused:
+            loss = _FusedNCE.apply(query, positive, log_weight, bonus, temperature)
+        else:
+            logits = query / temperature @ (key if detach == "none" else key.detach()).mT  # (B, N, N)
+            if log_weight is not None:
+                logits = logits + log_weight.to(logits.dtype)
+            logits = logits.diagonal_scatter(positives, dim1=-2, dim2=-1)
+            loss = -logits.log_softmax(-1).diagonal(dim1=-2, dim2=-1)
+        # log(Z / p) and log(E / p) make log((Z + E) / p)
+        return loss if extra is None else torch.logaddexp(loss, extra.to(loss.dtype) - positives)
 
 
 class _FusedNCE(torch.autograd.Function):

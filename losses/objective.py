@@ -10,18 +10,32 @@ from torch import Tensor, nn
 class Views(dict[str, Any]):
     """The images and scores of one step by name, and the encoder's features of the images, computed once for all terms.
 
+    Features keep a graph where gradients were on when the views were made, whoever asks for them first.
     Args:
         encoder: image (B, 3, H, W) -> list of (B, C, H, W), one for each layer; its `maps(image)` likewise. None where
             no term reads features.
         tensors: views by name; images (B, 3, H, W) in [-1, 1], scores and stages of a discriminator as lists.
         generator: CPU generator that patch positions are drawn from; None: torch's global one.
+        given: features of views that the encoder need not see again, such as those of the pass that made the fake.
+        mirrored: views whose features and maps, given ones too, are flipped left-right before they are compared
+            (FastCUT's flip equivariance); the images themselves are left as they are.
     Raises: LookupError for a view that is not there.
     """
 
-    def __init__(self, encoder: Any, tensors: Mapping[str, Any], generator: torch.Generator | None = None) -> None:
+    def __init__(
+        self,
+        encoder: Any,
+        tensors: Mapping[str, Any],
+        generator: torch.Generator | None = None,
+        given: Mapping[str, list[Tensor]] | None = None,
+        mirrored: Iterable[str] = (),
+    ) -> None:
         super().__init__(tensors)
         self.encoder = encoder
         self.generator = generator
+        self.given = given or {}
+        self.mirrored = frozenset(mirrored)
+        self._gradients = torch.is_grad_enabled()
         self._features: dict[str, list[Tensor]] = {}
         self._maps: dict[str, list[Tensor]] = {}
 
@@ -31,7 +45,8 @@ class Views(dict[str, Any]):
     def features(self, name: str) -> list[Tensor]:
         """The encoder's features of the view `name`, to draw patches from."""
         if name not in self._features:
-            self._features[name] = self.encoder(self[name])
+            with torch.set_grad_enabled(self._gradients):
+                self._features[name] = self._facing(name, self.given.get(name) or self.encoder(self[name]))
         return self._features[name]
 
     def maps(self, name: str) -> list[Tensor]:
@@ -39,8 +54,18 @@ class Views(dict[str, Any]):
         if not hasattr(self.encoder, "maps") or self.encoder.map_channels == self.encoder.channels:
             return self.features(name)  # one pass of the network serves both
         if name not in self._maps:
-            self._maps[name] = self.encoder.maps(self[name])
+            with torch.set_grad_enabled(self._gradients):
+                self._maps[name] = self._facing(name, self.encoder.maps(self[name]))
         return self._maps[name]
+
+    def detached(self) -> "Views":
+        """The images without their graph, to be kept until a later step; no features, and no scores."""
+        images = {name: image.detach() for name, image in self.items() if isinstance(image, Tensor)}
+        given = {name: [layer.detach() for layer in layers] for name, layers in self.given.items()}
+        return Views(self.encoder, images, self.generator, given, self.mirrored)
+
+    def _facing(self, name: str, features: list[Tensor]) -> list[Tensor]:
+        return [layer.flip(-1) for layer in features] if name in self.mirrored else features
 
 
 class Objective(nn.Module):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .objective import Views
+from .pixel import difference
 
 SPADE_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
 
@@ -19,11 +20,7 @@ def l1(query: Tensor, key: Tensor) -> Tensor:
 
     Raises: ValueError where the shapes differ.
     """
-    if query.shape != key.shape:
-        raise ValueError(f"query {tuple(query.shape)} and key {tuple(key.shape)} differ")
-    with torch.autocast(query.device.type, enabled=False):
-        precise = torch.promote_types(query.dtype, torch.float32)
-        return (query.to(precise) - key.detach().to(precise)).abs().mean()
+    return difference(query, key.detach())
 
 
 class L1(nn.Module):

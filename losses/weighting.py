@@ -20,7 +20,7 @@ OFFICIAL_DIAGONAL = -10.0  # similarity of a patch and its positive, in place of
 OFFICIAL_FLOOR = 1e-8  # added to the weights under the logarithm
 
 
-def softmax_weights(similarity: Tensor, direction: Direction, beta: float) -> Tensor:
+def softmax_weights(similarity: Tensor, direction: Direction, beta: float, paired: bool = True) -> Tensor:
     """log w of WeightNCE (Eqs. 2 and 3): softmax over j != i of s_ij / beta (hard) or -s_ij / beta (easy).
 
     Eq. 3 prints a sum over all j; without j = i the constraint after Eq. 2, that weights of negatives sum to 1, holds.
@@ -28,12 +28,13 @@ def softmax_weights(similarity: Tensor, direction: Direction, beta: float) -> Te
         similarity: (B, N, N); gradients flow through.
         direction: "hard" or "easy".
         beta: temperature of the weights; large ones make them uniform.
-    Returns: (B, N, N) log w, -inf on the diagonal; zeros where N = 1.
+        paired: the diagonal is the positives; False: it is negatives like all others, of patches of a third image.
+    Returns: (B, N, N) log w, -inf on the diagonal if paired; zeros where N = 1.
     """
     if similarity.shape[-1] == 1:
         return torch.zeros_like(similarity)
     scores = similarity / (beta if direction == "hard" else -beta)
-    return scores.masked_fill(_diagonal(scores), -math.inf).log_softmax(-1)
+    return scores.masked_fill(_positives(scores, paired), -math.inf).log_softmax(-1)
 
 
 def transport_weights(
@@ -43,8 +44,9 @@ def transport_weights(
     iterations: int = 50,
     cost: Cost = "linear",
     official: bool = False,
+    paired: bool = True,
 ) -> Tensor:
-    """log w of MoNCE (Eqs. 4 to 6): the entropic transport plan between queries and keys, C_ii infinite.
+    """log w of MoNCE (Eqs. 4 to 6): the entropic transport plan between queries and keys, C_ii infinite if paired.
 
     Args:
         similarity: (B, N, N); gradients flow through every Sinkhorn iteration.
@@ -53,22 +55,25 @@ def transport_weights(
         iterations: of Sinkhorn; columns of w sum to 1, rows as nearly as it has converged.
         cost: "linear", log K = s / beta (hard) or (1 - s) / beta (easy), as the released code; or "exp", the paper's
             C = exp((1 - s) / beta) (hard) or exp(s / beta) (easy), log K = -C / (mean of C off the diagonal), because
-            with the regulariser 1 alone, which the paper does not state, it cannot be solved.
+            with the regulariser 1 alone, which the paper does not state, it cannot be solved. The mean is over the
+            pairs of finite cost.
         official: the similarity -10 in place of an infinite cost on the diagonal, as the released code (linear only).
+        paired: as in softmax_weights.
     Returns: (B, N, N) log w in the type of sinkhorn's plan, float64; zeros where N = 1.
     """
     if similarity.shape[-1] == 1:
         return sinkhorn(similarity, iterations)
-    diagonal = _diagonal(similarity)
+    positives = _positives(similarity, paired)
     if cost == "linear":
         score = similarity if direction == "hard" else 1 - similarity
-        return sinkhorn(score.masked_fill(diagonal, OFFICIAL_DIAGONAL if official else -math.inf) / beta, iterations)
+        return sinkhorn(score.masked_fill(positives, OFFICIAL_DIAGONAL if official else -math.inf) / beta, iterations)
     exponent = (1 - similarity if direction == "hard" else similarity) / beta
-    pairs = similarity.shape[-1] * (similarity.shape[-1] - 1)
-    log_mean = exponent.masked_fill(diagonal, -math.inf).flatten(1).logsumexp(-1) - math.log(pairs)
+    pairs = similarity.shape[-1] * (similarity.shape[-1] - (1 if paired else 0))
+    log_mean = exponent.masked_fill(positives, -math.inf).flatten(1).logsumexp(-1) - math.log(pairs)
     log_kernel = -(exponent - log_mean[:, None, None]).exp()  # of the quotient; C alone overflows at beta 0.01
-    return sinkhorn(log_kernel.masked_fill(diagonal, -math.inf), iterations)
+    return sinkhorn(log_kernel.masked_fill(positives, -math.inf), iterations)
 
 
-def _diagonal(like: Tensor) -> Tensor:
-    return torch.eye(like.shape[-1], dtype=torch.bool, device=like.device)
+def _positives(similarity: Tensor, paired: bool) -> Tensor:
+    """(N, N) mask of the pairs that are no negatives."""
+    return torch.eye(similarity.shape[-1], dtype=torch.bool, device=similarity.device) & paired

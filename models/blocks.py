@@ -4,7 +4,7 @@ Spectral normalisation: Miyato et al. 2018, arXiv:1802.05957. Batch norm: Ioffe 
 ranks its statistics are those of the whole batch, as in SPADE (Park et al. 2019, arXiv:1903.07291).
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -41,9 +41,16 @@ class SpectralConv2d(nn.Conv2d):
     v: Tensor
 
     def __init__(
-        self, channels: int, out: int, kernel: int, stride: int = 1, padding: int = 0, bias: bool = True
+        self,
+        channels: int,
+        out: int,
+        kernel: int,
+        stride: int = 1,
+        padding: int = 0,
+        bias: bool = True,
+        padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
     ) -> None:
-        super().__init__(channels, out, kernel, stride, padding, bias=bias)
+        super().__init__(channels, out, kernel, stride, padding, bias=bias, padding_mode=padding_mode)
         flat = self.weight.flatten(1)
         self.register_buffer("u", F.normalize(torch.randn_like(flat[:, 0]), dim=0, eps=1e-12))
         self.register_buffer("v", F.normalize(torch.randn_like(flat[0]), dim=0, eps=1e-12))
@@ -184,6 +191,18 @@ def gather(x: Tensor) -> Tensor:
 def instance_norm(x: Tensor) -> Tensor:
     """Instance norm without affine parameters or running statistics, eps 1e-5, biased variance: (B, C, H, W) -> same.
 
-    Written as a group norm of one channel per group, which is the same map and keeps channels_last.
+    Written as the same map in the form that is fast and keeps channels_last: a group norm of one channel per group, or
+    on a CPU in channels_last a batch norm of one image at a time. Milliseconds on one core, forward and backward of
+    2 x 256 x 64 x 64 in channels_last (group / instance / batch norm): float32 24 / 44 / 16, bfloat16 115 / 18 / 10.
     """
+    if x.device.type == "cpu" and channels_last(x):
+        images = [F.batch_norm(image, None, None, training=True, eps=1e-5) for image in x.split(1)]
+        return images[0] if len(images) == 1 else torch.cat(images)
     return F.group_norm(x, x.shape[1], eps=1e-5)
+
+
+class InstanceNorm(nn.Module):
+    """`instance_norm` as a layer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return instance_norm(x)

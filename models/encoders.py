@@ -23,6 +23,8 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class Encoder(nn.Module):
     """Image (B, 3, H, W) in [-1, 1] to a list of feature maps (B, C_l, H_l, W_l), one per name in `layers`.
 
+    A grey image (B, 1, H, W) is repeated over the channels; any other number of channels is a ValueError.
+
     Args:
         network: what `features` runs.
         layers: names of the maps, in the order of the output; channels: of each.
@@ -31,6 +33,7 @@ class Encoder(nn.Module):
         size: side or [height, width] that the image is resized to first, bilinear; None keeps it.
         align_corners: of that resize.
         mean, std: of RGB in [0, 1]; the network sees ((image + 1) / 2 - mean) / std. None: the image as it is.
+        image_channels: that the network takes.
 
     Attributes: layers, channels (per layer), map_channels (of `maps`), frozen, weights.
     """
@@ -50,8 +53,10 @@ class Encoder(nn.Module):
         align_corners: bool = False,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        image_channels: int = 3,
     ) -> None:
         super().__init__()
+        self.image_channels = image_channels
         self.network, self.layers, self.channels = network, list(layers), list(channels)
         self.map_channels = self.channels
         self.frozen, self.weights, self.align_corners = frozen, weights, align_corners
@@ -68,8 +73,15 @@ class Encoder(nn.Module):
 
     def prepare(self, image: Tensor) -> Tensor:
         """What the network sees."""
+        if image.shape[1] not in (1, self.image_channels):
+            raise ValueError(
+                f"image {tuple(image.shape)} has {image.shape[1]} channels, where the encoder takes "
+                f"{self.image_channels} and repeats a grey one; encoder=pixel takes encoder.image_channels="
+                f"{image.shape[1]}"
+            )
         if self.size is not None and image.shape[2:] != self.size:
             image = F.interpolate(image, self.size, mode="bilinear", align_corners=self.align_corners)
+        image = image.expand(-1, self.image_channels, -1, -1)
         if self.mean is not None and self.std is not None:
             image = ((image + 1) / 2 - self.mean) / self.std
         return image
@@ -117,14 +129,15 @@ class Tap(Encoder):
 class Pixel(Encoder):
     """No network: every patch of the image is its own feature, flattened in the order channel, row, column."""
 
-    def __init__(self, scales: Sequence[int]) -> None:
-        channels = {f"patch{side}": 3 * side * side for side in scales}
-        super().__init__(nn.Identity(), list(channels), list(channels.values()), frozen=True, weights="none")
+    def __init__(self, scales: Sequence[int], image_channels: int) -> None:
+        channels = {f"patch{side}": image_channels * side * side for side in scales}
+        settings: dict[str, Any] = {"frozen": True, "weights": "none", "image_channels": image_channels}
+        super().__init__(nn.Identity(), list(channels), list(channels.values()), **settings)
         self.scales = list(scales)
-        self.map_channels = [3]
+        self.map_channels = [image_channels]
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """Patches of each scale at a stride of half its side: (B, 3 side^2, h, w)."""
+        """Patches of each scale at a stride of half its side: (B, image_channels side^2, h, w)."""
         found = []
         for side in self.scales:
             height, width = ((extent - side) // (side // 2) + 1 for extent in x.shape[2:])
@@ -134,8 +147,47 @@ class Pixel(Encoder):
         return found
 
     def maps(self, image: Tensor) -> list[Tensor]:
-        """The image itself."""
+        """The image itself, of any number of channels."""
         return [image]
+
+
+class GeneratorEncoder(nn.Module):
+    """CUT's encoder: layers of the generator itself (Park et al. 2020, arXiv:2007.15651), with `Encoder`'s interface.
+
+    It does not own the generator: it has no parameters and no state, its gradients go to the generator's weights, and
+    train() and eval() leave the generator alone.
+
+    Args:
+        generator: with `encode(image, layers)` and `feature_channels(layers)`, such as ResnetGenerator.
+        layers: positions in the generator.
+
+    Raises UserError for a generator without layers to tap, for an unknown layer, and where source and target differ in
+    their channels, since both go through the same first layer.
+    """
+
+    def __init__(self, generator: nn.Module, layers: Sequence[int]) -> None:
+        super().__init__()
+        name = type(generator).__name__
+        if not hasattr(generator, "encode"):
+            raise UserError(f"encoder=generator: {name} has no layers to tap; choose model=cut, or another encoder")
+        if generator.channels != generator.output_channels:
+            raise UserError(
+                f"encoder=generator: {name} takes {generator.channels} channels and gives "
+                f"{generator.output_channels}, so it cannot encode both source and fake; choose another encoder"
+            )
+        self.owner = (generator,)  # in a tuple, where nn.Module does not register it
+        self.layers = list(layers)
+        self.channels: list[int] = generator.feature_channels(self.layers)  # type: ignore[operator]
+        self.map_channels = self.channels
+        self.frozen, self.weights = False, "generator"
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Image (B, C, H, W) in [-1, 1] -> feature maps, one per layer."""
+        return self.owner[0].encode(image, self.layers)  # type: ignore[operator]
+
+    def maps(self, image: Tensor) -> list[Tensor]:
+        """Those of `forward`."""
+        return self(image)
 
 
 class SpectralStage(nn.Module):
@@ -160,12 +212,12 @@ class Embedding(nn.Module):
         return self.linear(F.adaptive_avg_pool2d(x, 4).flatten(1))
 
 
-def pixel(scales: Sequence[int] = (4, 8, 16, 32)) -> Encoder:
+def pixel(scales: Sequence[int] = (4, 8, 16, 32), image_channels: int = 3) -> Encoder:
     """Pixel patches of CFL, sides `scales` at a stride of half the side; `maps` gives the image."""
     odd = [side for side in scales if side < 2 or side % 2]
     if odd:
         raise UserError(f"encoder.scales: {odd[0]} is not an even side of at least 2")
-    return Pixel(scales)
+    return Pixel(scales, image_channels)
 
 
 def conv6(

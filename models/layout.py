@@ -82,24 +82,32 @@ class Layout:
             pooled = torch.cat([pooled, pool(self.semantic[:, 1:].to(pooled.dtype))], 1)
         return self.to_compute(pooled)
 
-    def windows(self, kernel: int, stride: int, padding: int) -> Tensor:
-        """The ids under each position of a sliding window, (B, h, w, kernel**2) int64, -1 in the padding."""
-        ids = F.pad(self.semantic[:, 0].long(), (padding,) * 4, value=-1)
+    def windows(self, kernel: int, stride: int, padding: int, mode: str = "zeros") -> Tensor:
+        """The ids under each position of a sliding window, (B, h, w, kernel**2) int64, -1 in a padding of zeros."""
+        ids = self.semantic[:, 0].long()
+        if mode == "zeros":
+            ids = F.pad(ids, (padding,) * 4, value=-1)
+        else:
+            rows, columns = (
+                F.pad(torch.arange(side, dtype=torch.float32)[None], (padding,) * 2, mode)[0].long()
+                for side in self.size
+            )
+            ids = ids[:, rows[:, None].to(ids.device), columns.to(ids.device)]
         return ids.unfold(1, kernel, stride).unfold(2, kernel, stride).flatten(3)
 
-    def conv(self, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
-        """Convolution of the dense map with weight (O, channels, k, k): (B, O, h, w)."""
+    def conv(self, weight: Tensor, bias: Tensor | None, stride: int, padding: int, mode: str = "zeros") -> Tensor:
+        """Convolution of the dense map with weight (O, channels, k, k): (B, O, h, w); `mode` of the padding."""
         learning = torch.is_grad_enabled() and weight.requires_grad
         if self.ids and (not learning or (self.channels >= LOOKUP_FROM and weight.device.type == "cpu")):
-            return self.look_up(weight, bias, stride, padding)
-        return F.conv2d(self.dense(), weight, bias, stride, padding)
+            return self.look_up(weight, bias, stride, padding, mode)
+        return padded_conv(self.dense(), weight, bias, stride, padding, mode)
 
-    def look_up(self, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
+    def look_up(self, weight: Tensor, bias: Tensor | None, stride: int, padding: int, mode: str = "zeros") -> Tensor:
         """`conv` as a sum of table rows: row tap * classes + id, the last row for the padding; float32 sums."""
         kernel, classes = weight.shape[-1], self.classes
-        name = f"rows {kernel} {stride} {padding}"
+        name = f"rows {kernel} {stride} {padding} {mode}"
         if name not in self.found:
-            ids = self.windows(kernel, stride, padding)
+            ids = self.windows(kernel, stride, padding, mode)
             rows = torch.arange(kernel**2, device=ids.device) * classes + ids
             self.found[name] = rows.masked_fill_(ids < 0, kernel**2 * classes)
         rows = self.found[name]
@@ -110,8 +118,15 @@ class Layout:
         out = self.to_compute(out.view(*rows.shape[:3], -1).permute(0, 3, 1, 2))
         if classes < self.channels:
             edges = self.to_compute(self.semantic[:, 1:])
-            out = out + F.conv2d(edges, weight[:, classes:], None, stride, padding)
+            out = out + padded_conv(edges, weight[:, classes:], None, stride, padding, mode)
         return out
+
+
+def padded_conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, mode: str) -> Tensor:
+    """Convolution with zeros, replicated or reflected values around the map."""
+    if mode == "zeros":
+        return F.conv2d(x, weight, bias, stride, padding)
+    return F.conv2d(F.pad(x, (padding,) * 4, mode), weight, bias, stride)
 
 
 def pool(x: Tensor) -> Tensor:

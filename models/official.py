@@ -1,6 +1,7 @@
-"""Names of the official SPADE checkpoints (also CFL's and MoNCE's paired half) for the parameters of our networks.
+"""Names of the official SPADE and CUT checkpoints (also CFL's and both halves of MoNCE's) for our parameters.
 
-Official files are plain state dicts with the old form of spectral norm: weight_orig, weight_u, weight_v.
+Official files are plain state dicts. SPADE's have the old form of spectral norm: weight_orig, weight_u, weight_v; CUT's
+hold the fixed blur filters as buffers `filt`, which ours do not need.
 """
 
 import re
@@ -11,16 +12,22 @@ from torch import Tensor, nn
 from errors import UserError
 
 SPECTRAL = {"weight": "weight_orig", "u": "weight_u", "v": "weight_v", "bias": "bias"}
+RESIDUAL = {"first": "conv_block.1", "second": "conv_block.5"}
 RENAMES = {"norm": "param_free_norm", "shared": "mlp_shared.0", "gamma": "mlp_gamma", "beta": "mlp_beta"}
 
 
 def official_name(name: str, stages: int = 4) -> str:
-    """The official key of a parameter or buffer of SPADEGenerator or MultiscaleDiscriminator.
+    """The official key of a parameter or buffer of ours.
 
     Args:
-        name: in our state dict.
-        stages: of the discriminator, four in every official network.
+        name: in the state dict of SPADEGenerator, MultiscaleDiscriminator, ResnetGenerator, PatchDiscriminator, or of
+            Comparison with MLP heads (CUT's PatchSampleF).
+        stages: of the multi-scale discriminator, four in every official network.
     """
+    if found := re.fullmatch(r"(model\.\d+)\.(first|second)\.(\w+)", name):
+        return f"{found[1]}.{RESIDUAL[found[2]]}.{found[3]}"
+    if found := re.fullmatch(r"heads\.(\d+)\.(.+)", name):
+        return f"mlp_{found[1]}.{found[2]}"
     if found := re.fullmatch(r"scales\.(\d+)\.(first|prediction)\.(\w+)", name):
         scale, layer, leaf = found.groups()
         return f"discriminator_{scale}.model{0 if layer == 'first' else stages}.0.{leaf}"
@@ -41,6 +48,7 @@ def convert(state: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor
 
     Raises UserError for keys that are missing, left over or of another shape: the file belongs to another network.
     """
+    state = {key: value for key, value in state.items() if not key.endswith(".filt")}
     wanted = {official_name(name): (name, value) for name, value in network.state_dict().items()}
     wrong = sorted(wanted.keys() ^ state.keys())
     wrong += [key for key, (_, value) in wanted.items() if key in state and state[key].shape != value.shape]
@@ -48,7 +56,7 @@ def convert(state: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor
         detail = ", ".join(f"{key} ({shape(state, key)}, wanted {wanted_shape(wanted, key)})" for key in wrong[:3])
         raise UserError(
             f"official checkpoint does not fit {type(network).__name__}: {len(wrong)} keys differ, such as {detail}; "
-            f"check the number of input channels, model.generator.upsampling and the width"
+            f"check the number of input channels, the width, and upsampling (SPADE) or blocks and antialias (CUT)"
         )
     return {name: state[key] for key, (name, _) in wanted.items()}
 

@@ -18,10 +18,25 @@ TINY = (  # the smallest run that still has every part
     "dataset.size=[64,64]",
     "dataset.lengths={train:8,val:2,test:2}",
     "model.generator.width=2",
-    "model.generator.hidden=4",
     "model.discriminator.width=2",
     "nce.patches=16",
     "objective.contrast.term.dim=8",
+)
+
+UNPAIRED = (  # the smallest run of CUT's networks; setting, objective, loss and encoder are the test's
+    "model=cut",
+    "dataset=shapes_unpaired",
+    "train.steps=2",
+    "train.batch_size=2",
+    "train.workers=0",
+    "train.samples=1",
+    "train.log_every=1",
+    "dataset.size=[32,32]",
+    "dataset.lengths={train:8,val:2,test:2}",
+    "model.generator.width=2",
+    "model.generator.blocks=5",
+    "model.discriminator.width=2",
+    "nce.patches=16",
 )
 
 

@@ -20,8 +20,9 @@ def outputs(file: str) -> dict[str, Tensor]:
 
 
 def shapes(network: str) -> dict[str, list[int]]:
-    """Official names and shapes of a full-size network."""
-    return json.loads((GOLDEN / "spade_state_dicts.json").read_text())[network]
+    """Official names and shapes of a full-size network, without the fixed blur filters."""
+    file = GOLDEN / f"{network.split('_')[0]}_state_dicts.json"
+    return {key: shape for key, shape in json.loads(file.read_text())[network].items() if not key.endswith(".filt")}
 
 
 def fill(network: nn.Module) -> nn.Module:

@@ -35,23 +35,49 @@ def reference_nce(
     return torch.tensor(losses, dtype=torch.float64).view(query.shape[:2])
 
 
-def reference_softmax_weights(query: Tensor, key: Tensor, direction: str, beta: float) -> Tensor:
+def reference_against(
+    query: Tensor, key: Tensor, other: Tensor, temperature: float, weights: tuple[Tensor, Tensor, Tensor] | None = None
+) -> Tensor:
+    """Three blocks in scalar loops: queries and keys, queries and others, keys and others; weights (B, N, N)."""
+    blocks = ((query, key), (query, other), (key, other))
+    losses = []
+    for b in range(len(query)):
+        for i in range(query.shape[1]):
+            positive, negatives = 0.0, []
+            for block, (anchors, partners) in enumerate(blocks):
+                for j, partner in enumerate(partners[b].tolist()):
+                    product = math.fsum(x * y for x, y in zip(anchors[b, i].tolist(), partner, strict=True))
+                    score = math.exp(product / temperature)
+                    if block == 0 and i == j:
+                        positive = score
+                    else:
+                        negatives.append(score * (1 if weights is None else weights[block][b, i, j].item()))
+            losses.append(-math.log(positive / (positive + math.fsum(negatives))))
+    return torch.tensor(losses, dtype=torch.float64).view(query.shape[:2])
+
+
+def reference_softmax_weights(query: Tensor, key: Tensor, direction: str, beta: float, paired: bool = True) -> Tensor:
     similarity = (query @ key.mT).tolist()
     weights = torch.zeros(len(similarity), query.shape[1], query.shape[1], dtype=torch.float64)
     for b, rows in enumerate(similarity):
         for i, row in enumerate(rows):
-            scores = [math.exp((s if direction == "hard" else 1 - s) / beta) * (j != i) for j, s in enumerate(row)]
+            scores = [
+                math.exp((s if direction == "hard" else 1 - s) / beta) * (j != i or not paired)
+                for j, s in enumerate(row)
+            ]
             weights[b, i] = torch.tensor([score / math.fsum(scores) for score in scores], dtype=torch.float64)
     return weights
 
 
-def reference_plan(query: Tensor, key: Tensor, direction: str, beta: float, iterations: int = 50) -> Tensor:
+def reference_plan(
+    query: Tensor, key: Tensor, direction: str, beta: float, iterations: int = 50, paired: bool = True
+) -> Tensor:
     """u = 1 / (K v), v = 1 / (K^T u) on the plain kernel, in scalar loops."""
     plans = []
     for similarity in query @ key.mT:
         n = len(similarity)
         kernel = [
-            [math.exp((s if direction == "hard" else 1 - s) / beta) * (i != j) for j, s in enumerate(row)]
+            [math.exp((s if direction == "hard" else 1 - s) / beta) * (i != j or not paired) for j, s in enumerate(row)]
             for i, row in enumerate(similarity.tolist())
         ]
         v = [1.0] * n

@@ -189,8 +189,13 @@ def test_instance_norm_equals_that_of_torch_and_keeps_channels_last():
     x = draw(2, 3, 4, 5) * 2 + 1
     torch.testing.assert_close(instance_norm(x), F.instance_norm(x, eps=1e-5))
     torch.testing.assert_close(instance_norm(x)[1:, 2:], reference_batch_norm(x[1:, 2:], 1e-5))
-    last = instance_norm(x.to(memory_format=torch.channels_last))
-    assert last.is_contiguous(memory_format=torch.channels_last)
+    plain, last = x.clone().requires_grad_(), x.to(memory_format=torch.channels_last).requires_grad_()
+    found = instance_norm(last)
+    torch.testing.assert_close(found, F.instance_norm(x, eps=1e-5))
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    weight = draw(2, 3, 4, 5, seed=1)
+    (found * weight).sum().backward(), (F.instance_norm(plain, eps=1e-5) * weight).sum().backward()
+    torch.testing.assert_close(last.grad, plain.grad)
 
 
 def test_initialisation_is_xavier_normal_with_gain():

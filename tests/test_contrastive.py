@@ -16,6 +16,7 @@ from losses.contrastive import MoNCE, PatchNCE, WeightNCE, patch_nce, weighted_n
 from tests.nce_reference import (
     draw,
     golden_features,
+    reference_against,
     reference_nce,
     reference_plan,
     reference_softmax_weights,
@@ -371,6 +372,97 @@ def test_non_finite_features_give_a_non_finite_loss_and_no_exception():
             assert not torch.isfinite(loss(broken, query))
 
 
+@pytest.mark.parametrize("direction", ["hard", "easy"])
+@pytest.mark.parametrize("q", [1.0, 0.5])
+def test_three_blocks_are_their_twin(direction, q):
+    """Weights of the first block leave the diagonal out and sum to Q (N-1) a row; of the others, to Q N."""
+    query, key, other = (draw(2, 7, 5, seed=seed) for seed in (0, 1, 2))
+    expected = reference_against(query, key, other, 0.07).mean().item()
+    assert PatchNCE().against(query, key, other).item() == pytest.approx(expected, rel=1e-9)
+    for loss, weigh in ((WeightNCE, reference_softmax_weights), (MoNCE, reference_plan)):
+        weights = (
+            q * 6 * weigh(query, key, direction, 0.1),
+            q * 7 * weigh(query, other, direction, 0.1, paired=False),
+            q * 7 * weigh(key, other, direction, 0.1, paired=False),
+        )
+        assert [w.sum().item() / 14 / q for w in weights] == pytest.approx([6, 7, 7])
+        expected = reference_against(query, key, other, 0.07, weights).mean().item()
+        assert loss(direction, q=q).against(query, key, other).item() == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("loss", [make(d, beta=1e6) for make in (WeightNCE, MoNCE) for d in ("hard", "easy")])
+def test_uniform_weights_of_three_blocks_are_patch_nce(loss):
+    for count in (1, 2, 33):
+        rows = [draw(2, count, 6, seed=seed) for seed in (0, 1, 2)]
+        torch.testing.assert_close(loss.against(*rows), PatchNCE().against(*rows), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("loss", FAMILY, ids=str)
+def test_a_far_third_image_adds_nothing(loss):
+    """Where it is opposite to both others, what is left is the loss of these two."""
+    close = nn.functional.normalize(torch.ones(2, 6, 4) + 0.1 * draw(2, 6, 4, dtype=torch.float32), dim=-1).double()
+    query, key = close[:1], close[1:]
+    value = loss.against(query, key, -query)
+    torch.testing.assert_close(value, loss(query, key), rtol=1e-5, atol=1e-6)
+
+
+def test_three_blocks_in_both_directions_and_over_the_batch():
+    query, key, other = (draw(3, 5, 4, seed=seed) for seed in (0, 1, 2))
+    one_way = MoNCE("hard")
+    both = MoNCE("hard", bidirectional=True).against(query, key, other)
+    torch.testing.assert_close(both, (one_way.against(query, key, other) + one_way.against(key, query, other)) / 2)
+    rows = (query, key, other)
+    whole = PatchNCE().against(*(row.reshape(1, 15, 4) for row in rows))
+    torch.testing.assert_close(PatchNCE(negatives="batch").against(*rows), whole)
+
+
+@pytest.mark.parametrize("loss", FAMILY + BOTH_WAYS, ids=str)
+def test_three_blocks_of_a_batch_are_the_mean_of_its_images(loss):
+    rows = [draw(4, 9, 8, seed=seed, dtype=torch.float32) for seed in (0, 1, 2)]
+    single = torch.stack([loss.against(*(row[b : b + 1] for row in rows)) for b in range(4)]).mean()
+    torch.testing.assert_close(loss.against(*rows), single, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("stop", ["all", "negatives", "none"])
+def test_three_blocks_pass_gradients_to_all_images_whatever_detach_says(stop):
+    rows = tuple(draw(1, 4, 3, seed=seed).requires_grad_() for seed in (0, 1, 2))
+    expected = gradients(reference := PatchNCE(detach="none").against(*rows), *rows)
+    found = PatchNCE(detach=stop).against(*rows)
+    torch.testing.assert_close(found, reference)
+    for one, other in zip(gradients(found, *rows), expected, strict=True):
+        torch.testing.assert_close(one, other)
+        assert one.abs().max() > 1e-4
+    for loss in (PatchNCE, WeightNCE, MoNCE):
+        weighted = {} if loss is PatchNCE else {"direction": "hard", "detach_weights": False}
+        assert torch.autograd.gradcheck(loss(temperature=0.5, detach=stop, **weighted).against, rows)
+
+
+@pytest.mark.parametrize("make", [WeightNCE, MoNCE])
+def test_weights_of_three_blocks_are_constants(make):
+    rows = tuple(draw(1, 5, 4, seed=seed).requires_grad_() for seed in (0, 1, 2))
+    query, key, other = (row.detach() for row in rows)
+    loss = make("hard")
+    blocks = ((query, key, True), (query, other, False), (key, other, False))
+    weights = [loss.log_weight(a @ b.mT, paired) for a, b, paired in blocks]
+    weights[0].diagonal(dim1=-2, dim2=-1).zero_()  # of the positives
+    logits = torch.cat(
+        [rows[i] @ rows[j].mT / 0.07 + w for (i, j), w in zip(((0, 1), (0, 2), (1, 2)), weights, strict=True)], -1
+    )
+    expected = nn.functional.cross_entropy(logits.flatten(0, 1), torch.arange(5))
+    found = loss.against(*rows)
+    torch.testing.assert_close(found, expected)
+    for one, other in zip(gradients(found, *rows), gradients(expected, *rows), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("loss", FAMILY + BOTH_WAYS, ids=str)
+def test_three_blocks_leave_autocast(loss):
+    rows = [draw(2, 6, 8, seed=seed, dtype=torch.bfloat16) for seed in (0, 1, 2)]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = loss.against(*rows)
+    torch.testing.assert_close(value, loss.against(*(row.float() for row in rows)), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("file", sorted(LOSSES.glob("*nce*.yaml")), ids=lambda file: file.stem)
 def test_every_preset_offers_every_key(file):
     config = OmegaConf.load(file)
@@ -397,6 +489,7 @@ def test_every_preset_offers_every_key(file):
         (lambda: patch_nce(torch.ones(1, 2, 3), torch.ones(1, 2, 3), detach="some"), "detach is 'some'"),
         (lambda: weighted_nce(torch.ones(1, 2, 3), torch.ones(1, 2, 3), torch.ones(2, 2)), "log_weight"),
         (lambda: PatchNCE()(torch.ones(1, 2, 3), torch.ones(1, 2, 4)), "not both"),
+        (lambda: PatchNCE().against(*[torch.ones(1, 2, 3)] * 2, torch.ones(1, 3, 3)), r"other \(1, 3, 3\) are not all"),
     ],
 )
 def test_mistakes_are_named(make, message):

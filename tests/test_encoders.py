@@ -17,7 +17,9 @@ from errors import UserError
 from models import weights
 from models.backbones import effnet_lite0, resnet50, vgg16, vgg19
 from models.efficientnet import channels_of, efficientnet_lite, natural
-from models.encoders import Encoder, Tap, conv6, pixel
+from models.encoders import Encoder, GeneratorEncoder, Tap, conv6, pixel
+from models.resnet import ResnetGenerator
+from models.spade import SPADEGenerator
 from models.timm_features import timm
 from tests.golden_fill import GOLDEN, image
 
@@ -64,6 +66,51 @@ def test_an_unknown_layer_is_answered_with_the_list(name: str):
     with pytest.raises(UserError, match=r"encoder\.layers: no layer 'relu9_1'; known: image, .*") as caught:
         build(layers=["relu9_1"])  # before any weights are looked for
     assert known.get(name, "block15, head") in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_grey_images_are_repeated_and_other_channels_refused(name: str):
+    torch.manual_seed(0)
+    encoder, grey = ENCODERS[name]().eval(), draw(1, 1, 64, 48)
+    torch.testing.assert_close(encoder(grey), encoder(grey.repeat(1, 3, 1, 1)))
+    message = r"\(1, 4, 64, 48\) has 4 channels, where the encoder takes 3 .*encoder\.image_channels=4"
+    with pytest.raises(ValueError, match=message):
+        encoder(draw(1, 4, 64, 48))
+
+
+@pytest.mark.parametrize("channels", [1, 5])
+def test_pixel_patches_of_any_channels(channels: int):
+    encoder, x = pixel([4], image_channels=channels), draw(2, channels, 8, 12)
+    assert encoder.channels == [16 * channels] and encoder.map_channels == [channels]
+    assert encoder(x)[0].shape == (2, 16 * channels, 3, 5)
+    assert torch.equal(encoder(x)[0][:, :, 1, 2], x[:, :, 2:6, 4:8].reshape(2, -1))
+    assert encoder.maps(x)[0] is x
+
+
+def test_generator_encoder_taps_without_owning():
+    torch.manual_seed(0)
+    generator = ResnetGenerator(3, width=4, blocks=5)
+    encoder, x = GeneratorEncoder(generator, [0, 4, 8, 12, 16]), draw(2, 3, 16, 24).requires_grad_()
+    assert encoder.channels == encoder.map_channels == [3, 8, 16, 16, 16]
+    assert encoder.layers == [0, 4, 8, 12, 16] and encoder.weights == "generator" and not encoder.frozen
+    assert not list(encoder.parameters()) and not encoder.state_dict() and not list(encoder.children())
+    found, wanted = encoder(x), generator.tapped(x, encoder.layers)[1]
+    for features in (found, encoder.maps(x)):
+        assert all(map(torch.equal, features, wanted))
+    encoder.eval()
+    assert generator.training
+    found[-1].square().sum().backward()
+    assert generator.model[1].weight.grad is not None and generator.model[16].first.weight.grad is not None
+    assert x.grad is not None and generator.model[-2].weight.grad is None
+
+
+def test_generators_that_cannot_encode_are_refused():
+    with pytest.raises(UserError, match=r"encoder=generator: SPADEGenerator has no layers to tap; choose model=cut"):
+        GeneratorEncoder(SPADEGenerator(3, width=2, hidden=2), [0])
+    with pytest.raises(UserError, match=r"takes 12 channels and gives 3, so it cannot encode both source and fake"):
+        GeneratorEncoder(ResnetGenerator(12, width=2), [0])
+    with pytest.raises(UserError, match=r"encoder\.layers: no layer 32; this generator has 0 to 31"):
+        GeneratorEncoder(ResnetGenerator(3, width=2), [0, 32])
 
 
 def test_pixel_patches_equal_their_slow_twin():

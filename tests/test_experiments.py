@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from engine.checks import encoded
 from tests.compose import CONFIGS, TINY, config
 from train import train
 
@@ -15,8 +16,10 @@ ROWS = [word for word in TINY if not word.startswith(("encoder=", "objective."))
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_a_step_of_every_row(experiment, tmp_path):
-    words = [*ROWS, f"experiment={experiment}", "dataset=shapes", "train.steps=1"]
-    if "pretrained" in config(*words).encoder:
+    unpaired = "Paired" not in config(f"experiment={experiment}").setting._target_
+    words = [*ROWS, f"experiment={experiment}", f"dataset=shapes{'_unpaired' * unpaired}", "train.steps=1"]
+    cfg = config(*words)
+    if "pretrained" in cfg.encoder and any(encoded(node.term) for node in cfg.objective.values()):
         words.append("encoder.pretrained=false")
     assert train(config(*words), tmp_path) == 1
     saved = torch.load(tmp_path / "last.pt", weights_only=True)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from data.folders import MissingSplit, Paired
 from data.manifest import names_hash
+from data.unpaired import Unpaired
 from errors import UserError
 from prepare import prepare
 
@@ -331,6 +332,106 @@ def test_the_command_ends_in_one_line_and_an_exit_code(tmp_path):
     assert ended.returncode == 1 and "Traceback" not in ended.stderr
     assert ended.stderr.startswith("error: ") and ended.stderr.count("\n") == 1
     assert "no such folder; raw= wants" in ended.stderr
+
+
+# ---------------------------------------------------------------- without pairs
+
+
+def recordings(raw):
+    """12 frames by day of two recordings and 24 at dusk; 3 more by day in the raw val."""
+    names = [f"0016E5_{i:05d}" for i in range(8)] + [f"0006R0_f{i:05d}" for i in range(4)]
+    names += [f"0001TP_{i:06d}" for i in range(24)]
+    for split, listed in (("train", names), ("val", [f"0016E5_{i:05d}" for i in range(50, 53)])):
+        for seed, name in enumerate(listed):
+            save(raw / split / "images" / f"{name}.jpg", photo(seed), quality=95)
+            save(raw / split / "labels" / f"{name}.png", ids(seed, 12))
+    return raw
+
+
+def dusk(root, split="train"):
+    return Unpaired(split, False, name="camvid_dusk", root=root, size=(8, 12), classes=12, unscored=[11])
+
+
+def test_camvid_dusk(tmp_path, capsys):
+    raw, out = recordings(tmp_path / "raw"), tmp_path / "out"
+    manifest = run("camvid_dusk", raw, out)
+    assert "train 20, val 4, test 15 images in" in capsys.readouterr().out
+    assert not manifest["paired"] and manifest["source_counts"] == {"train": 36, "val": 3}
+    assert manifest == json.loads((out / "manifest.json").read_text())
+    sides = {split: (dusk(out, split).names, dusk(out, split).real_names) for split in ("train", "val", "test")}
+    day = sorted(file.stem for file in (raw / "train/images").iterdir() if not file.stem.startswith("0001TP"))
+    assert sides["val"] == ([day[0], day[10]], ["0001TP_000000", "0001TP_000010"])
+    assert sides["test"][0] == [f"0016E5_{i:05d}" for i in range(50, 53)]
+    assert sides["test"][1] == [f"0001TP_{i:06d}" for i in range(12, 24)]
+    assert sides["train"][0] == [name for name in day if name not in sides["val"][0]]
+    assert sides["train"][1] == [f"0001TP_{i:06d}" for i in range(1, 12) if i != 10]
+    for split, (names, reals) in sides.items():
+        listed = [f"A/{name}" for name in names] + [f"B/{name}" for name in reals]
+        assert sorted(listed) == manifest["splits"][split]["names"]
+        dusk(out, split).verify()
+    assert np.array_equal(dusk(out, "test").sources()[1]["label"][0], ids(1, 12))
+    photos = [folder / "0016E5_00051.jpg" for folder in (raw / "val/images", out / "test/A")]
+    assert photos[0].read_bytes() == photos[1].read_bytes()  # copied, not encoded again
+    assert not (out / "test/labels/0001TP_000012.png").exists()
+
+
+def test_camvid_dusk_again_and_after_damage(tmp_path, small):
+    raw, out = recordings(tmp_path / "raw"), tmp_path / "out"
+    source = content(raw)
+    run("camvid_dusk", raw, out)
+    made = content(out)
+    run("camvid_dusk", raw, out)
+    again = content(out)
+    manifest = made.pop("manifest.json")[1]
+    assert again.pop("manifest.json")[1] == manifest and again == made and content(raw) == source
+    (out / "train/B/0001TP_000001.jpg").unlink()
+    with pytest.raises(UserError, match=r"1 files of manifest\.json are missing \(B/0001TP_000001\)"):
+        dusk(out)
+    truncate(raw / "train/images/0001TP_000001.jpg")
+    assert "(1 of 39 images are bad;" in error_of("camvid_dusk", raw, out, allow_partial="false")
+    manifest = run("camvid_dusk", raw, out)
+    assert [record["name"] for record in manifest["dropped"]] == ["B/0001TP_000001"]
+    dusk(out).verify()
+    save(out / "train/labels/stranger.png", ids(0, 12))
+    assert "labels: 1 files do not belong here (stranger)" in error_of("camvid_dusk", raw, out)
+
+
+def test_camvid_dusk_wants_names_of_known_recordings(tmp_path):
+    raw = recordings(tmp_path / "raw")
+    save(raw / "train/images/Seq05VD_f00000.jpg", photo(0))
+    save(raw / "train/labels/Seq05VD_f00000.png", ids(0, 12))
+    message = error_of("camvid_dusk", raw, tmp_path / "out")
+    assert "(Seq05VD_f00000)" in message and "0016E5, 0006R0, 0001TP" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_pairs_may_be_read_without_regard_to_pairs(tmp_path):
+    run("camvid", camvid(tmp_path / "raw"), tmp_path / "out")
+    settings = {"name": "mine", "root": tmp_path / "out", "size": (8, 12), "source": "input", "target": "target"}
+    data = Unpaired("train", True, colors="camvid", classes=12, **settings)
+    data.verify()
+    assert len(data) == 18
+    with pytest.raises(UserError, match=r"says classes 12, dataset\.classes is 13"):
+        Unpaired("train", True, colors="camvid", classes=13, **settings)
+    (tmp_path / "out/train/target/train_005.jpg").unlink()
+    with pytest.raises(UserError, match=r"missing \(train_005\)"):
+        Unpaired("train", True, colors="camvid", classes=12, **settings)
+
+
+@pytest.mark.skipif(not CAMVID.is_dir(), reason=f"no CamVid at {CAMVID}")
+def test_real_camvid_dusk(tmp_path):
+    manifest = run("camvid_dusk", CAMVID, tmp_path / "out", allow_partial="false")
+    sides = {
+        split: [sum(name.startswith(side) for name in record["names"]) for side in ("A/", "B/")]
+        for split, record in manifest["splits"].items()
+    }
+    assert sides == {"train": [274, 45], "val": [31, 5], "test": [101, 12]}
+    data = dusk(tmp_path / "out", "test")
+    day, dark = (
+        np.mean([side[index][key].float().mean() for index in range(12)])
+        for side, key in ((data.sources(), "source"), (data.reals(), "target"))
+    )
+    assert dark < day  # the right recordings on the right sides
 
 
 @pytest.mark.skipif(not CAMVID.is_dir(), reason=f"no CamVid at {CAMVID}")

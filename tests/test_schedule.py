@@ -41,6 +41,17 @@ def test_plan_in_epochs_and_in_steps():
     assert [plan.factor(step) for step in range(10)] == [1.0] * 7 + [0.75, 0.5, 0.25]
 
 
+def test_crops_end_with_the_decay_where_they_do():
+    train = OmegaConf.structured(Train(epochs=2, decay_epochs=2))
+    assert Plan(train, per_epoch=3).plain_from is None
+    train.decay_crop = False
+    assert Plan(train, per_epoch=3).plain_from == 6
+    train.steps, train.decay_steps = 10, 4
+    assert Plan(train, per_epoch=3).plain_from == 6
+    train.decay_steps = 0
+    assert Plan(train, per_epoch=3).plain_from == 10  # never
+
+
 def test_average_equals_its_formula_and_gives_the_weights_back():
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))

@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader
 
 from data.labels import instance_edges
 from data.scenes import CLASSES, JOINTS, render
-from data.shapes import Shapes
+from data.shapes import Shapes, UnpairedShapes
 from errors import UserError
 
 FIELDS = ("image", "label", "instance", "depth", "edges", "keypoints")
@@ -144,3 +144,44 @@ def test_the_second_style_is_the_same_scene_with_another_look():
 def test_impossible_settings_name_their_key(wrong, word):
     with pytest.raises(UserError, match=word):
         Shapes("train", False, **wrong)
+
+
+# ---------------------------------------------------------------- evaluation's two halves, and no pairs
+
+
+def test_sources_and_reals_of_pairs():
+    shapes = Shapes("val", False, size=(16, 16), lengths={"val": 3})
+    sources = shapes.sources()
+    assert sources.names == shapes.names and len(sources) == 3 and shapes.scored_labels
+    for index, item in enumerate(sources):
+        assert torch.equal(item["label"], shapes[index]["source"]) and "label" not in shapes[index]
+    assert shapes.reals() is shapes
+
+
+def test_a_key_may_say_plain():
+    shapes = Shapes("train", True, size=(16, 16))
+    assert torch.equal(shapes[1, 2, True]["target"], shapes[1, 2]["target"])  # there is no crop to leave out
+
+
+def test_unpaired_sides_show_other_scenes_in_other_styles():
+    data = UnpairedShapes("test", False, size=(16, 24), lengths={"test": 5})
+    one, two = Shapes("test", False, size=(16, 24)), Shapes("test", False, size=(16, 24), style="b")
+    assert len(data) == 5 and not set(data.names) & set(data.real_names)
+    assert (data.source_channels, data.target_channels, data.labels, data.classes) == (3, 3, False, 8)
+    for index, (item, source, real) in enumerate(zip(data, data.sources(), data.reals(), strict=True)):
+        scene = one.scene(2 * index)
+        assert np.array_equal(source["source"], scene.image) and np.array_equal(source["label"][0], scene.label)
+        assert np.array_equal(real["target"], two.scene(2 * index + 1).image)
+        assert set(item) == {"name", "source", "target"} and item["name"] == source["name"] == data.names[index]
+        assert torch.equal(item["source"], source["source"]) and torch.equal(item["target"], real["target"])
+    other = UnpairedShapes("test", False, size=(16, 24), lengths={"test": 5}, source="b", target="a")
+    assert np.array_equal(other[0]["source"], two.scene(0).image)
+
+
+def test_unpaired_shapes_draw_their_targets():
+    data = UnpairedShapes("train", True, size=(8, 8), lengths={"train": 6})
+    drawn = [data[0, draw]["target"].numpy().tobytes() for draw in range(40)]
+    assert 6 < len(set(drawn)) <= 12  # every target and every flip of it
+    assert torch.equal(data[3, 8]["target"], data[3, 8, True]["target"])
+    with pytest.raises(UserError, match=r"dataset\.target"):
+        UnpairedShapes("train", True, target="c")

@@ -9,7 +9,7 @@ from errors import UserError
 from models import layout
 from models.layout import Layout
 from models.official import convert, official_name
-from models.spade import SPADE, SPADEBlock, SPADEGenerator
+from models.spade import SPADE, Noise, SPADEBlock, SPADEGenerator
 from tests import golden_fill
 
 
@@ -95,6 +95,57 @@ def test_ids_equal_the_dense_map(monkeypatch, extra: int, threshold: int):
         (out * torch.linspace(-1, 1, 64)).sum().backward()
         grads.append((out.detach(), [parameter.grad for parameter in generator.parameters()]))
     torch.testing.assert_close(grads[0], grads[1], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["replicate", "reflect"])
+@pytest.mark.parametrize("learning", [True, False], ids=["dense", "look-up"])
+def test_padding_of_ids_equals_that_of_the_dense_map(mode: str, learning: bool):
+    torch.manual_seed(0)
+    ids, edges = torch.randint(6, (2, 1, 8, 12)), torch.randint(2, (2, 1, 8, 12))
+    dense = torch.cat([golden_fill.onehot(ids, 6), edges.double()], 1)
+    weight, bias = torch.randn(4, 7, 3, 3, dtype=torch.float64, requires_grad=learning), torch.randn(4).double()
+    found = Layout(torch.cat([ids, edges], 1), 7, weight).conv(weight, bias, 1, 1, mode)
+    torch.testing.assert_close(found, F.conv2d(F.pad(dense, (1, 1, 1, 1), mode), weight, bias))
+
+
+def test_with_replicated_borders_one_label_has_one_colour():
+    """Zeros at the border tell every place how far away it is; without them nothing does."""
+    torch.manual_seed(0)
+    ids = torch.full((1, 1, 64, 64), 2)
+    spread = {}
+    for padding in ("zeros", "replicate"):
+        generator = SPADEGenerator(4, width=4, padding=padding).double().eval()
+        nn.init.normal_(generator.output.weight)
+        spread[padding] = generator(ids)[0].flatten(1).std(1).max().item()
+    assert spread["replicate"] < 1e-12 < 1e-3 < spread["zeros"]
+
+
+def test_noise_is_drawn_anew_in_training_and_belongs_to_the_image_in_use():
+    torch.manual_seed(0)
+    generator = SPADEGenerator(4, width=2, noise=True)
+    ids = torch.randint(4, (3, 1, 32, 32))
+    assert not torch.equal(generator(ids), generator(ids))
+    generator.eval()
+    whole = generator(ids)
+    torch.testing.assert_close(generator(ids[1:2]), whole[1:2])  # of its own map, whatever its batch
+    torch.testing.assert_close(generator(ids), whole, rtol=0, atol=0)
+    for module in generator.modules():
+        if isinstance(module, Noise):
+            nn.init.zeros_(module.scale)
+    assert (generator(ids) - whole).abs().max() > 1e-4
+
+
+def test_bilinear_doubling_of_a_ramp_has_no_steps():
+    ramp = torch.arange(8.0).expand(1, 1, 8, 8)
+    smooth = SPADEGenerator(3, width=2, interpolation="bilinear").up(ramp)
+    assert smooth[..., 1:-1].diff(dim=-1).unique().tolist() == [0.5]
+    assert SPADEGenerator(3, width=2).up(ramp).diff(dim=-1).unique().tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("option", ["interpolation", "padding"])
+def test_an_unknown_option_is_refused(option: str):
+    with pytest.raises(ValueError, match=f"{option} 'cubic' is none of"):
+        SPADEGenerator(3, width=2, **{option: "cubic"})
 
 
 def test_norm_equals_its_slow_twin():

@@ -19,7 +19,7 @@ from engine.inputs import Inputs
 from engine.record import TIMING
 from engine.render import untrained_generator
 from errors import UserError
-from tests.compose import TINY, config
+from tests.compose import TINY, UNPAIRED, config
 from train import train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,6 +56,10 @@ def assert_same(one, other, path="state"):
         assert one == other, path
 
 
+CUT = (*UNPAIRED, "setting=unpaired", "objective=cut", "encoder=generator", "objective.contrast.term.dim=8")
+SESIM = (*UNPAIRED, "setting=unpaired", "encoder=vgg16", "encoder.pretrained=false", "encoder.layers=[relu1_1,relu2_1]")
+
+
 def without_config(checkpoint):
     return {key: value for key, value in checkpoint.items() if key != "config"}
 
@@ -78,6 +82,29 @@ def test_ten_steps_equal_seven_and_the_rest(tmp_path, options):
     run(parts, *options, "train.steps=10")
     assert_same(without_config(state(whole)), without_config(state(parts)))
     assert lines(whole) == lines(parts)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (*CUT, "loss=monce"),
+        (*CUT, "train.batch_size=4", "train.accumulate=2", "train.pool=3"),
+        (*CUT, "objective=fastcut", "setting.flip_equivariance=true"),
+        (*UNPAIRED, "setting=cycle", "objective=cycle", "loss=none", "train.pool=3", "train.ema=0.9"),
+        (*SESIM, "objective=lsesim", "train.pool=3"),
+    ],
+    ids=["cut", "accumulate", "fastcut", "cycle", "lsesim"],
+)
+def test_unpaired_runs_resume_with_their_pools(tmp_path, options):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    options = (*options, "train.save_every=5", "train.sample_every=1000")
+    for folder, steps in ((whole, 10), (parts, 7), (parts, 10)):
+        train(config(*options, f"train.steps={steps}"), folder)
+    assert_same(without_config(state(whole)), without_config(state(parts)))
+    assert lines(whole) == lines(parts)
+    pools = state(whole).get("pools", {})
+    assert all(pool.shape[:2] == (1, 3) for pool in pools.values())
+    assert bool(pools) is any("train.pool" in option for option in options)
 
 
 def test_a_run_out_of_time_stops_at_a_log_step_and_goes_on(tmp_path):

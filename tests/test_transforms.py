@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from data.example import to_float, to_uint8
-from data.transforms import Augment, resize, resize_ids, resize_image
+from data.transforms import Augment, resize, resize_ids, resize_image, seed_of
 from errors import UserError
 
 
@@ -77,6 +77,27 @@ def test_crop_and_flip_are_joint_and_of_both_kinds():
         assert torch.equal(made["instance"], made["source"].int() * 1000)
         found.add(windows[made["target"].numpy().tobytes()])
     assert found == {"plain", "flipped"}
+
+
+def test_plain_leaves_the_crop_out_and_keeps_the_flip():
+    augment = Augment((10, 15), (20, 30))
+    whole = resize(example(), (10, 15))
+    found = set()
+    for draw in range(20):
+        made = augment(example(), (0, draw), plain=True)
+        for key in ("source", "target", "instance"):
+            flipped = torch.equal(made[key], whole[key].flip(-1))
+            assert flipped != torch.equal(made[key], whole[key])
+        found.add(flipped)
+    assert found == {True, False}
+
+
+def test_seeds_of_near_keys_are_unrelated():
+    keys = [(index, draw, part) for index in range(5) for draw in (0, 1, 2**32, 2**62) for part in (1, 2, 3)]
+    assert len({seed_of(key) for key in keys}) == len(keys)
+    seeds = np.array([seed_of((index, part)) for index in range(200) for part in (1, 2)])
+    bits = seeds[:, None] >> np.arange(63) & 1
+    assert np.abs(bits.mean(0) - 0.5).max() < 0.15 and abs((bits[::2] ^ bits[1::2]).mean() - 0.5) < 0.02
 
 
 def test_without_flip_and_crop_nothing_is_random():

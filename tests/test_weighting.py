@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from losses.transport import sinkhorn
 from losses.weighting import softmax_weights, transport_weights
 from tests.nce_reference import draw, golden_features, reference_plan, reference_softmax_weights
 
@@ -25,6 +26,20 @@ def test_softmax_rows_sum_to_one_without_the_positive(direction):
     weights = softmax_weights(draw(2, 9, 9), direction, 0.1)
     assert weights.diagonal(dim1=-2, dim2=-1).isneginf().all()
     torch.testing.assert_close(weights.exp().sum(-1), torch.ones(2, 9, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("direction", ["hard", "easy"])
+@pytest.mark.parametrize("beta", [2.0, 0.1])
+def test_of_a_third_image_all_pairs_are_negatives(direction, beta):
+    query, other = draw(2, 7, 4), draw(2, 7, 4, seed=1)
+    ones = torch.ones(2, 7, dtype=torch.float64)
+    for make, twin in ((softmax_weights, reference_softmax_weights), (transport_weights, reference_plan)):
+        found = make(query @ other.mT, direction, beta, paired=False).exp()
+        torch.testing.assert_close(found, twin(query, other, direction, beta, paired=False), rtol=1e-9, atol=1e-14)
+        torch.testing.assert_close(found.sum(-1 if make is softmax_weights else -2), ones)
+        assert make(draw(2, 1, 1), direction, beta, paired=False).tolist() == [[[0]], [[0]]]
+    official = transport_weights(query @ other.mT, direction, beta, official=True, paired=False)
+    torch.testing.assert_close(official, transport_weights(query @ other.mT, direction, beta, paired=False))
 
 
 @pytest.mark.parametrize("make", [softmax_weights, transport_weights])
@@ -52,6 +67,9 @@ def test_exponential_cost_is_divided_by_its_mean_image_by_image(direction):
             v = 1 / (kernel.mT @ u)
         found = transport_weights(similarity, direction, 0.1, cost="exp")[b].exp()
         torch.testing.assert_close(found, u[:, None] * kernel * v, rtol=1e-9, atol=1e-14)
+    plan = transport_weights(similarity, direction, 0.1, cost="exp", paired=False)
+    mean = cost.mean((-2, -1), keepdim=True)  # of all pairs: of a third image, none is left out
+    torch.testing.assert_close(plan, sinkhorn(-cost / mean, 50), rtol=1e-9, atol=1e-9)
 
 
 def test_exponential_cost_of_the_golden_features_is_a_mild_weighting():

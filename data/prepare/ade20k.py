@@ -29,5 +29,5 @@ def find(raw: Path, allow_partial: bool = False) -> Plan:
         names, dropped = partners({"image": images, "annotation": labels}, f"{raw} {split}", allow_partial)
         plan.source_counts[split] = len(names)
         plan.dropped += dropped
-        plan.items += [Item(place, name, labels[name], images[name]) for name in names]
+        plan.items += [Item(place, name, {"input": labels[name], "target": images[name]}) for name in names]
     return plan

@@ -17,6 +17,7 @@ SIDES = {
     "labelIds": ("gtFine", "_gtFine_labelIds.png"),
     "instanceIds": ("gtFine", "_gtFine_instanceIds.png"),
 }
+FOLDERS = {"input": "labelIds", "target": "photo", "instance": "instanceIds"}
 
 
 def find(raw: Path, allow_partial: bool = False) -> Plan:
@@ -33,6 +34,6 @@ def find(raw: Path, allow_partial: bool = False) -> Plan:
         plan.dropped += dropped
         place = "train" if split == "train" else "test"
         plan.items += [
-            Item(place, name, *(sides[side][name] for side in ("labelIds", "photo", "instanceIds"))) for name in names
+            Item(place, name, {folder: sides[side][name] for folder, side in FOLDERS.items()}) for name in names
         ]
     return plan

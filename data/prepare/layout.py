@@ -1,6 +1,7 @@
 """The one layout that every official data set is brought into, written so that a crash leaves nothing half done.
 
     OUT/{split}/{input,target}/NAME.*    OUT/{split}/instance/NAME.png    OUT/manifest.json
+    OUT/{split}/{A,B}/NAME.*             OUT/{split}/labels/NAME.png      where nothing is paired
 
 A data set's own file looks through the raw tree, which is only read, and returns a `Plan`; `write` carries it out. A
 file that is there already, newer than its source and sound, is left alone, so the same command goes on after a crash.
@@ -30,20 +31,21 @@ def write(
     allow_partial: bool = False,
     size: Size | None = None,
 ) -> dict[str, Any]:
-    """Writes the pairs of `plan` and the manifest, with a progress bar on a terminal.
+    """Writes the items of `plan` and the manifest, with a progress bar on a terminal.
 
     Args:
         workers: threads that decode and encode.
-        allow_partial: leave bad pairs out and list them in the manifest, and take any number of pairs.
+        allow_partial: leave bad items out and list them in the manifest, and take any number of them.
         size: (height, width) to resize to once and for all; None copies the files as they are.
     Returns: the manifest (data/manifest.py).
-    Raises: UserError naming the first bad file, its fault and the cure, after all good pairs are written.
+    Raises: UserError naming the first bad file, its fault and the cure, after all good items are written.
     """
     if out.resolve() == raw.resolve() or raw.resolve() in out.resolve().parents:
         raise UserError(f"out={out} lies in raw={raw}, which is only read; choose another out")
     _check_out(out, dataset, size)
     _check_plan(plan, allow_partial)
-    instance = any(item.instance for item in plan.items)
+    paired = all(item.paired for item in plan.items)
+    unit = "pairs" if paired else "images"
 
     def record(items: list[Item], dropped: list[tuple[str, str]], image_size: Size | None) -> dict[str, Any]:
         return write_manifest(
@@ -52,28 +54,33 @@ def write(
             options={"size": _listed(size), "allow_partial": allow_partial},
             source_counts=plan.source_counts,
             labels={"kind": "ids", "classes": plan.classes, "ignore": plan.ignore},
-            instance=instance,
+            instance=any("instance" in item.files for item in plan.items),
             image_size=_listed(image_size),
             splits=_by_split(items),
             dropped=dropped,
+            paired=paired,
         )
 
     record(plan.items, plan.dropped, size)
     try:
-        results = _in_parallel(Writer(out, plan, size), plan.items, workers, f"{dataset} -> {out}")
+        results = _in_parallel(Writer(out, plan, size), plan.items, workers, f"{dataset} -> {out}", unit)
     except OSError as error:  # damaged raw files have become UserErrors: this one is about writing
         raise UserError(f"{out}: cannot be written ({error}); free some space, or choose another out") from error
     bad = [(item, result) for item, result in results if isinstance(result, UserError)]
     if bad and not (allow_partial and len(bad) < len(results)):
-        raise UserError(f"{bad[0][1]} ({len(bad)} of {len(results)} pairs are bad; allow_partial=true leaves them out)")
+        raise UserError(
+            f"{bad[0][1]} ({len(bad)} of {len(results)} {unit} are bad; allow_partial=true leaves them out)"
+        )
     good = {item: result for item, result in results if not isinstance(result, UserError)}
-    _check_strangers(out, _by_split(list(good)), instance)
+    _check_strangers(out, list(good))
     sizes = set(good.values())
-    dropped = plan.dropped + [(item.name, str(error)) for item, error in bad]
+    dropped = plan.dropped + [(item.listed, str(error)) for item, error in bad]
     return record(list(good), dropped, sizes.pop() if len(sizes) == 1 else None)
 
 
-def _in_parallel(writer: Writer, items: list[Item], workers: int, title: str) -> list[tuple[Item, Size | UserError]]:
+def _in_parallel(
+    writer: Writer, items: list[Item], workers: int, title: str, unit: str
+) -> list[tuple[Item, Size | UserError]]:
     """Every item with what became of it, in order."""
 
     def work(item: Item) -> tuple[Item, Size | UserError]:
@@ -83,12 +90,12 @@ def _in_parallel(writer: Writer, items: list[Item], workers: int, title: str) ->
             return item, error
 
     with ThreadPoolExecutor(max(1, workers)) as pool:  # Pillow decodes and encodes outside the GIL
-        return list(tqdm(pool.map(work, items), total=len(items), desc=title, unit="pair", disable=None))
+        return list(tqdm(pool.map(work, items), total=len(items), desc=title, unit=unit[:-1], disable=None))
 
 
 def _by_split(items: list[Item]) -> dict[str, list[str]]:
     """Names of every split that has any."""
-    splits = {split: [item.name for item in items if item.split == split] for split in SPLITS}
+    splits = {split: [item.listed for item in items if item.split == split] for split in SPLITS}
     return {split: names for split, names in splits.items() if names}
 
 
@@ -118,18 +125,20 @@ def _check_plan(plan: Plan, allow_partial: bool) -> None:
             )
     seen: dict[str, Item] = {}
     for item in plan.items:
-        if (other := seen.setdefault(item.name, item)) is not item:
-            raise UserError(f"{item.source}: has the name of {other.source}; names must differ, remove one of them")
+        if (other := seen.setdefault(item.listed, item)) is not item:
+            first, second = (next(iter(one.files.values())) for one in (item, other))
+            raise UserError(f"{first}: has the name of {second}; names must differ, remove one of them")
     if not plan.items:
         raise UserError("raw= holds no pair at all; complete the download")
 
 
-def _check_strangers(out: Path, splits: dict[str, list[str]], instance: bool) -> None:
+def _check_strangers(out: Path, items: list[Item]) -> None:
     """Refuses files that this command did not write: a reader would take them for part of the data set."""
-    for split in (split for split in SPLITS if (out / split).is_dir()):
-        for side in ["input", "target"] + ["instance"] * instance:
+    for side in sorted({side for item in items for side in item.files}):
+        for split in SPLITS:
             folder = out / split / side
-            strange = sorted(find_images(folder).keys() - set(splits.get(split, []))) if folder.is_dir() else []
+            names = {item.name for item in items if item.split == split and side in item.files}
+            strange = sorted(find_images(folder).keys() - names) if folder.is_dir() else []
             if strange:
                 raise UserError(
                     f"{folder}: {len(strange)} files do not belong here ({first_names(strange)}); remove them, or"

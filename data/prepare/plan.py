@@ -1,5 +1,6 @@
 """What a raw tree holds and what becomes of it: found by a data set's own file, carried out by layout.py."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,21 +10,34 @@ from errors import UserError
 REPLACE = "take it from the official download again"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Item:
-    """One pair of the raw tree, and the split and name that it gets."""
+    """One pair of the raw tree, or one image where nothing is paired, and the split and name that it gets.
+
+    files: raw file by the folder that it goes to: input and target, with or without instance; or A, with or without
+        labels; or B. A label map comes first: it settles the size.
+    """
 
     split: str
     name: str
-    source: Path
-    target: Path
-    instance: Path | None = None
+    files: Mapping[str, Path]
+
+    @property
+    def paired(self) -> bool:
+        """Whether this is a pair."""
+        return "target" in self.files
+
+    @property
+    def listed(self) -> str:
+        """The name that manifest.json lists: of an unpaired image with its side, since both sides may have it."""
+        return self.name if self.paired else f"{'A' if 'A' in self.files else 'B'}/{self.name}"
 
 
 @dataclass
 class Plan:
     """What a raw tree holds and what becomes of it.
 
+    items: all of them pairs, or none.
     source_counts: pairs of each raw split found; expected: those of the official release.
     classes, ignore: of the labels written. table: raw id -> written id, None where they are the same.
     dropped: (name, reason) of pairs left out, only with allow_partial=true.

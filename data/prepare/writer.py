@@ -1,4 +1,4 @@
-"""One pair of a raw tree, checked and brought into the layout: a file appears complete or not at all."""
+"""One item of a raw tree, checked and brought into the layout: a file appears complete or not at all."""
 
 import shutil
 from collections.abc import Callable
@@ -11,11 +11,12 @@ from PIL import Image
 from torch import Tensor
 
 from data.prepare.plan import REPLACE, Item, Plan
-from data.reading import LabelReader, read_header, read_image, read_instance
+from data.reading import Header, LabelReader, read_header, read_image, read_instance
 from data.transforms import resize_ids, resize_image
 from errors import UserError
 
 Size = tuple[int, int]
+IMAGES = ("target", "A", "B")  # folders of images; input and labels hold label maps
 
 
 class Part(NamedTuple):
@@ -38,24 +39,16 @@ class Writer:
 
     def __call__(self, item: Item) -> Size:
         """(height, width) of the files written. Raises: UserError naming the bad file and the cure."""
-        files = [item.source, item.target] + ([item.instance] if item.instance else [])
-        headers = [read_header(file) for file in files]
-        for file, header in zip(files[1:], headers[1:], strict=True):
-            if header.size != headers[0].size:
-                (height, width), (high, wide) = header.size, headers[0].size
-                raise UserError(f"{file}: is {width}x{height}, its label map {wide}x{high}; {REPLACE}")
-        size = self.size or headers[0].size
-        sides = self.out / item.split
-        suffix = item.target.suffix.lower() if headers[1].mode == "RGB" and size == headers[1].size else ".png"
-        parts = [
-            Part(item.source, sides / "input" / f"{item.name}.png", self.labels.read, self._label),
-            Part(item.target, sides / "target" / f"{item.name}{suffix}", read_image, self._image),
-        ]
-        if item.instance:
-            made = sides / "instance" / f"{item.name}.png"
-            parts.append(Part(item.instance, made, read_instance, self._instance))
+        headers = {side: read_header(file) for side, file in item.files.items()}
+        own = next(iter(headers.values())).size
+        for side, header in headers.items():
+            if header.size != own:
+                (height, width), (high, wide) = header.size, own
+                raise UserError(f"{item.files[side]}: is {width}x{height}, its label map {wide}x{high}; {REPLACE}")
+        size = self.size or own
+        parts = [self._part(item, side, header, size) for side, header in headers.items()]
         todo = [part for part in parts if not self._sound(part, size)]
-        images = [part.convert(part.source, size) for part in todo]  # all of a pair is checked before any is written
+        images = [part.convert(part.source, size) for part in todo]  # all of an item is checked before any is written
         for part, image in zip(todo, images, strict=True):
             part.made.parent.mkdir(parents=True, exist_ok=True)
             hidden = part.made.with_name(f".{part.made.name}.tmp")  # a name that no reader takes for an image
@@ -65,6 +58,17 @@ class Writer:
                 image.save(hidden, format="PNG")
             hidden.replace(part.made)
         return size
+
+    def _part(self, item: Item, side: str, header: Header, size: Size) -> Part:
+        """What is to be done for the file of one folder."""
+        file, made = item.files[side], self.out / item.split / side / f"{item.name}.png"
+        if side == "instance":
+            return Part(file, made, read_instance, self._instance)
+        if side not in IMAGES:
+            return Part(file, made, self.labels.read, self._label)
+        copied = header.mode == "RGB" and size == header.size
+        suffix = file.suffix.lower() if copied else ".png"
+        return Part(file, made.with_name(f"{made.stem}{suffix}"), read_image, self._image)
 
     def _sound(self, part: Part, size: Size) -> bool:
         """Whether a file is there already, not older than its source, and reads well at the right size."""

@@ -1,0 +1,31 @@
+"""Run under torchrun by test_ranks.py: trains every row of rows.json, {name: overrides}; keeps each rank's networks."""
+
+import json
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+import train
+from engine import build, distributed
+from tests.compose import config
+
+made = []
+
+
+def remembered(cfg, inputs, _build=build.build):
+    made.append(_build(cfg, inputs))
+    return made[-1]
+
+
+build.build = remembered
+dist.init_process_group("gloo")  # one for all rows: torchrun's store does not take a second one
+distributed.ranks = lambda device: nullcontext()
+folder = Path(sys.argv[1])
+for name, overrides in json.loads((folder / "rows.json").read_text()).items():
+    train.train(config(*overrides), folder / name)
+    networks = {key: network.state_dict() for key, network in made[-1].networks.items()}
+    torch.save(networks, folder / f"{name}.{distributed.rank()}.pt")
+dist.destroy_process_group()
