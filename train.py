@@ -32,6 +32,7 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
     from engine.sampling import StepSampler, loader, mix
     from engine.schedule import Average, Plan
     from losses.objective import Views
+    from models.blocks import BatchNorm
 
     options = cfg.train
     rank, world = distributed.rank(), distributed.world()
@@ -84,7 +85,7 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
             where = f"step {start} of {plan.steps}" if start < plan.steps else f"finished at step {start}"
             size = f"{sum(p.numel() for p in parts.generator.parameters()):,} generator parameters"
             print(f"{folder}: {where}; {len(data)} training images, {size}, {device}, {world} rank(s)")
-            if world == 1:
+            if world == 1 and any(isinstance(module, BatchNorm) for module in parts.generator.modules()):
                 print("batch norm: statistics of the batch of this one rank; nothing to synchronise")
         compile_networks(*parts.generators.values(), *parts.discriminators.values(), wanted=options.compile)
         g_step = distributed.parallel(parts.generator_step, device)

@@ -1,4 +1,4 @@
-"""A history of generated images for the discriminator: Shrivastava et al. 2017, arXiv:1612.07828, as CycleGAN uses it."""
+"""A history of generated images for the discriminator, CycleGAN's pool (Shrivastava et al. 2017, arXiv:1612.07828)."""
 
 import torch
 import torch.distributed as dist

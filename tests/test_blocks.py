@@ -198,6 +198,19 @@ def test_instance_norm_equals_that_of_torch_and_keeps_channels_last():
     torch.testing.assert_close(last.grad, plain.grad)
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("of_gradient", [torch.contiguous_format, torch.channels_last])
+def test_instance_norm_has_its_gradient_in_every_memory_layout(batch: int, layout, of_gradient):
+    """Patches send gradients in channels_last; torch 2.14's own instance norm is wrong with those at batch 1."""
+    x = draw(batch, 8, 6, 6).contiguous(memory_format=layout).requires_grad_()
+    gradient = draw(batch, 8, 6, 6, seed=1).contiguous(memory_format=of_gradient)
+    (found,) = torch.autograd.grad(instance_norm(x), x, gradient)
+    mean, var = x.mean((2, 3), keepdim=True), x.var((2, 3), keepdim=True, correction=0)
+    (wanted,) = torch.autograd.grad((x - mean) / (var + 1e-5).sqrt(), x, gradient)
+    torch.testing.assert_close(found, wanted)
+
+
 def test_initialisation_is_xavier_normal_with_gain():
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(64, 96, 3), SpectralConv2d(64, 96, 3), nn.Linear(300, 200), nn.PReLU())

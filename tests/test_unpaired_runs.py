@@ -1,0 +1,162 @@
+"""Unpaired runs from folders to pictures: any channels and shape, both directions, and a reason for every refusal."""
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import evaluate
+from engine.checks import validate
+from engine.config import ConfigError
+from errors import UserError
+from tests.compose import CONFIGS, UNPAIRED, config
+from train import train
+
+QUICK = [word for word in UNPAIRED if not word.startswith("dataset")]
+GAN = ("setting=unpaired", "objective=gan", "loss=none")
+CUT = ("setting=unpaired", "objective=cut", "encoder=generator", "objective.contrast.term.dim=8")
+
+
+def render(cfg):
+    """The function of test.py, whose name Python's own test package has."""
+    spec = importlib.util.spec_from_file_location("entry_test", CONFIGS.parent / "test.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.test(cfg)
+
+
+def folders(root, a=3, b=3, size=(32, 48), splits=("train", "test")):
+    """Five and four random images a side, of `a` and `b` channels: grey and RGB as PNG, others as .npy."""
+    random = np.random.default_rng(0)
+    for split in splits:
+        for side, channels, count in (("A", a, 5), ("B", b, 4)):
+            place = root / split / side
+            place.mkdir(parents=True)
+            for index in range(count):
+                pixels = random.integers(0, 256, (*size, channels), np.uint8)
+                if channels in (1, 3):
+                    Image.fromarray(pixels.squeeze()).save(place / f"{side}{index}.png")
+                else:
+                    np.save(place / f"{side}{index}.npy", pixels)
+    return root
+
+
+def own(root, *words, size="[32,48]"):
+    return config(*QUICK, "dataset=unpaired_folder", f"dataset.root={root}", f"dataset.size={size}", *words)
+
+
+@pytest.mark.parametrize(
+    ("channels", "words"),
+    [
+        ((1, 1), CUT),
+        ((5, 5), CUT),
+        ((1, 3), GAN),
+        ((3, 1), ("setting=cycle", "objective=cycle", "loss=none", "~objective.identity")),
+        ((1, 3), (*GAN[:1], "objective=sesim", "loss=none", "encoder=vgg16", "encoder.pretrained=false")),
+    ],
+    ids=["grey cut", "five-channel cut", "grey to colour", "colour to grey and back", "grey sesim"],
+)
+def test_any_channels_on_both_sides(tmp_path, channels, words):
+    root = folders(tmp_path / "data", *channels)
+    assert train(own(root, *words), tmp_path / "run") == 2
+    saved = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
+    inputs = json.loads(saved["inputs"])
+    assert (inputs["source_channels"], inputs["target_channels"], inputs["aligned"]) == (*channels, False)
+
+
+def test_evaluation_measures_all_fakes_against_all_reals(tmp_path, capsys):
+    root = folders(tmp_path / "data")
+    train(own(root, *CUT), tmp_path / "run")
+    report = evaluate.evaluate(
+        config(f"checkpoint={tmp_path / 'run'}", "metrics=[appearance]", "device=cpu", name="evaluate")
+    )
+    assert report["protocol"]["fake"]["n"] == 5 and report["protocol"]["real"]["n"] == 4
+    assert (tmp_path / "run/eval/2.png").is_file() and "5 generated against 4 real images" in capsys.readouterr().out
+
+
+def test_both_generators_of_a_cycle_translate_any_size(tmp_path):
+    root = folders(tmp_path / "data")
+    run = tmp_path / "run"
+    train(own(root, "setting=cycle", "objective=cycle", "loss=none"), run)
+    Image.fromarray(np.zeros((37, 51, 3), np.uint8)).save(tmp_path / "odd.png")
+    made = {}
+    for network in ("generator", "generator_source"):
+        words = (f"checkpoint={run}", f"network={network}", "device=cpu")
+        made[network] = render(
+            config(*words, f"input={tmp_path / 'odd.png'}", f"output={tmp_path / network}", name="test")
+        )
+        assert Image.open(made[network] / "odd.png").size == (51, 37)
+        split = sorted(path.name for path in render(config(*words, name="test")).glob("*.png"))
+        assert split == [f"A{i}.png" for i in range(5)] if network == "generator" else [f"B{i}.png" for i in range(4)]
+    first, second = (np.array(Image.open(folder / "odd.png")) for folder in made.values())
+    assert not np.array_equal(first, second)
+    with pytest.raises(UserError, match=r"network=critic: .* one of generator, generator_source is wanted"):
+        render(config(f"checkpoint={run}", "network=critic", "device=cpu", name="test"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ("setting=unpaired", "model=cut", "objective=cut", "encoder=generator"),
+            r"setting=unpaired: translates images into images, but dataset=shapes gives label ids; choose",
+        ),
+        (
+            ("dataset=shapes_unpaired", "encoder=pixel"),
+            r"setting=paired: compares the generated image with its target, but dataset=shapes_unpaired has no pairs",
+        ),
+        (
+            ("dataset=shapes_unpaired", "setting=unpaired", "model=cut", "encoder=generator"),
+            r"objective\.contrast: compares fake with target, which show different scenes in setting=unpaired",
+        ),
+        (
+            ("dataset=shapes_unpaired", "setting=unpaired", "objective=cut", "encoder=generator"),
+            r"encoder=generator: SPADEGenerator has no layers to tap; choose model=cut",
+        ),
+        (
+            (*UNPAIRED, "setting=unpaired", "objective=cycle", "loss=none"),
+            r"objective\.gan_source: no view 'fake_source_score'; setting=unpaired makes source, target, fake",
+        ),
+        (
+            (*UNPAIRED, *CUT, "dataset.size=[30,32]"),
+            r"dataset\.size=\[30, 32\]: .*needs .*multiples of 4",
+        ),
+        (
+            (*UNPAIRED, *CUT, "dataset.size=[20,20]"),
+            r"dataset\.size=\[20, 20\]: the discriminator takes images from 24 pixels a side on",
+        ),
+        ((*UNPAIRED, *CUT, "encoder.layers=[0,99]"), r"99"),
+    ],
+    ids=["labels", "no pairs", "not aligned", "spade", "views", "multiples", "small", "layers"],
+)
+def test_what_cannot_be_trained_is_refused_with_the_cure(tmp_path, words, message):
+    with pytest.raises(UserError, match=message):
+        train(config(*words), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("train.pool=50",), r"train\.pool=50: in setting=paired an image is judged beside its own source"),
+        (("setting=unpaired", "train.regenerate_fake=true"), r"train\.regenerate_fake=true: in setting=unpaired the"),
+        (("train.pool=-1",), r"train\.pool=-1: must not be negative"),
+        (("gan=wasserstein",), r"objective\.gan\.term\.mode: 'wasserstein' is none of hinge, lsgan, nonsaturating"),
+    ],
+)
+def test_settings_that_do_not_go_together(words, message):
+    with pytest.raises(ConfigError, match=message):
+        validate(config(*words))
+
+
+def test_identity_wants_as_many_channels_on_both_sides(tmp_path):
+    root = folders(tmp_path / "data", 1, 3)
+    with pytest.raises(
+        ConfigError, match=r"objective\.contrast: reads what a generator makes of its own target domain"
+    ):
+        train(own(root, *CUT[:2], "encoder=pixel"), tmp_path / "run")
+    with pytest.raises(UserError, match=r"encoder=generator: ResnetGenerator takes 1 channels and gives 3"):
+        train(own(root, *CUT), tmp_path / "run")
