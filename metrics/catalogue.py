@@ -33,7 +33,7 @@ METRICS = {
     "kid_lite2": Metric(("kid_lite2",), "lower", "lite2", 1280),
     "swd": Metric(("swd",), "lower"),
     "segmentation": Metric(("miou", "pixacc", "pixacc_all", "classacc"), "higher"),
-    "appearance": Metric(("channel_range", "second_difference"), "real"),
+    "appearance": Metric(("channel_range", "second_difference", "fixed_pattern"), "real"),
 }
 
 

@@ -145,7 +145,7 @@ def segmentation_scores(
 
 
 def appearance(sets: Sets, reading: Reading) -> tuple[Rows, Block]:
-    """Channel range and second difference of generated and of real images."""
+    """Channel range, second difference and fixed pattern of generated and of real images."""
     found = []
     for images in (sets.fake, sets.real):
         sums = Appearance()

@@ -43,10 +43,11 @@ def test_equals_scalar_loops_for_any_batches():
 
 def test_grey_ramp_and_checkerboard():
     ramp = torch.arange(0, 80, 5, dtype=torch.uint8).expand(1, 3, 16, 16)
-    assert compute(ramp) == pytest.approx({"channel_range": 0.0, "second_difference": 0.0}, abs=1e-6)
+    zeros = {"channel_range": 0.0, "second_difference": 0.0, "fixed_pattern": 0.0}
+    assert compute(ramp) == pytest.approx(zeros, abs=1e-6)
     index = torch.arange(8)
     board = ((index[:, None] + index) % 2 * 255).to(torch.uint8).expand(1, 3, 8, 8)
-    assert compute(board) == pytest.approx({"channel_range": 0.0, "second_difference": 4.0})
+    assert compute(board) == pytest.approx({"channel_range": 0.0, "second_difference": 4.0, "fixed_pattern": 0.0})
     red = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
     red[:, 0] = 255
     assert compute(red)["channel_range"] == 1
@@ -56,6 +57,22 @@ def test_each_image_counts_once_whatever_its_size():
     a, b = torch.zeros(1, 3, 4, 4, dtype=torch.uint8), torch.zeros(1, 3, 40, 40, dtype=torch.uint8)
     b[:, 1] = 255
     assert compute(a, b)["channel_range"] == 0.5
+
+
+def test_the_fixed_pattern_is_what_images_have_in_common():
+    generator = torch.Generator().manual_seed(1)
+    own = torch.randint(0, 256, (200, 1, 16, 20), generator=generator).expand(-1, 3, -1, -1)
+    lines = torch.randint(0, 256, (1, 1, 1, 20), generator=generator)  # the same columns in every image
+    assert abs(compute(own.to(torch.uint8))["fixed_pattern"]) < 0.02
+    same = lines.expand(4, 3, 16, -1).to(torch.uint8)
+    assert compute(same)["fixed_pattern"] == pytest.approx(1)
+    assert compute(same[:1], torch.zeros(1, 3, 5, 5, dtype=torch.uint8))["fixed_pattern"] == 0  # nothing to compare
+    half = ((own + lines) // 2).to(torch.uint8)
+    grey = half[:, 0].double() / 255
+    h = grey.diff(n=2, dim=2)
+    expected = sum((h[i] * h[j]).sum() for i in range(30) for j in range(30) if i != j) / 29
+    assert compute(half[:30])["fixed_pattern"] == pytest.approx((expected / h[:30].square().sum()).item(), rel=1e-4)
+    assert compute(half[:30]) == pytest.approx(compute(half[:7], half[7:30]))
 
 
 def test_wrong_input():

@@ -74,7 +74,7 @@ def test_real_network_and_every_value_as_its_metric_gives_it(folders):
     fake, real = folders["fake"], folders["real"]
     found = measure(fake, real, ["fd_lite2", "swd", "appearance"], batch_size=4)
     rows = found["metrics"]
-    assert list(rows) == ["fd_lite2", "kid_lite2", "swd", "channel_range", "second_difference"]
+    assert list(rows) == ["fd_lite2", "kid_lite2", "swd", "channel_range", "second_difference", "fixed_pattern"]
     network = FeatureNetwork("lite2")
     x, y = network(tensors(fake)), network(tensors(real))
     assert rows["fd_lite2"]["value"] == pytest.approx(frechet_from_features(x, y), rel=1e-4)
@@ -86,7 +86,7 @@ def test_real_network_and_every_value_as_its_metric_gives_it(folders):
     for name, path in (("value", fake), ("real", real)):
         sums = Appearance()
         sums.update(tensors(path))
-        assert {row: rows[row][name] for row in ("channel_range", "second_difference")} == pytest.approx(sums.compute())
+        assert {row: rows[row][name] for row in ("channel_range", "second_difference", "fixed_pattern")} == pytest.approx(sums.compute())
     block = found["protocol"]["metrics"]["fd_lite2"]
     assert block["weights_sha256"].startswith("9656183e") and block["resize"] == "bilinear to 260x260, antialiased"
     assert {"torch", "pillow", "numpy"} < set(block["versions"])
