@@ -21,7 +21,7 @@ def test(cfg: DictConfig) -> Path:
     from engine.build import build_dataset
     from engine.checkpoint import Loaded
     from engine.distributed import choose_device
-    from engine.render import Reversed, load_generator, render
+    from engine.render import Painted, Reversed, load_generator, render
 
     loaded = Loaded.open(cfg.checkpoint)
     names = [Precision.float32.value, Precision.bf16.value]
@@ -37,15 +37,18 @@ def test(cfg: DictConfig) -> Path:
         split, batch_size = build_dataset(loaded.cfg, cfg.split, augment=False), cfg.batch_size
         images = Reversed(split.reals()) if back else split.sources()
     else:
+        colors = None if back else loaded.cfg.dataset.get("colors")
         reading = {
-            "labels": known.labels,
-            "classes": known.classes,
+            "labels": known.labels or colors is not None,
+            "classes": known.classes if colors is None else loaded.cfg.dataset.classes,
             "ignore": known.ignore,
             "palette": loaded.cfg.dataset.get("palette"),
             "instance": known.instance,
-            "channels": None if known.labels else known.source_channels,
+            "channels": None if known.labels or colors else known.source_channels,
         }
         images, batch_size = Sources(cfg.input, **reading), 1  # native sizes differ, so one at a time
+        if colors is not None:
+            images = Painted(images, colors)
     name = f"{loaded.step}-{cfg.network}" if back else str(loaded.step)
     output = Path(cfg.output).expanduser() if cfg.output else loaded.path.parent / "test" / name
     count = render(generator, known, images, output, device, batch_size, cfg.workers, precision)

@@ -160,6 +160,20 @@ class Reversed:
         return {"name": item["name"], "source": item["target"]}
 
 
+class Painted:
+    """Label ids as inputs of a network that was trained on their colours (`dataset.colors`)."""
+
+    def __init__(self, sources: Any, colors: str) -> None:
+        self.sources, self.colors = sources, colors
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        item = self.sources[index]
+        return {"name": item["name"], "source": colorize(item["source"], self.colors)}
+
+
 class SampleGrid:
     """The same few inputs every time: source | fake | target, one row each; then, both ways, target to source."""
 

@@ -1,6 +1,7 @@
 """Unpaired runs from folders to pictures: any channels and shape, both directions, and a reason for every refusal."""
 
 import importlib.util
+import itertools
 import json
 
 import numpy as np
@@ -95,6 +96,25 @@ def test_both_generators_of_a_cycle_translate_any_size(tmp_path):
     assert not np.array_equal(first, second)
     with pytest.raises(UserError, match=r"network=critic: .* one of generator, generator_source is wanted"):
         render(config(f"checkpoint={run}", "network=critic", "device=cpu", name="test"))
+
+
+def test_label_ids_are_given_to_a_network_of_their_colours_as_in_training(tmp_path):
+    root = tmp_path / "data"
+    random = np.random.default_rng(0)
+    for split, side in itertools.product(("train", "test"), ("input", "target")):
+        (root / split / side).mkdir(parents=True)
+        for index in range(3):
+            shape = (32, 48) if side == "input" else (32, 48, 3)
+            pixels = random.integers(0, 12 if side == "input" else 256, shape, np.uint8)
+            Image.fromarray(pixels).save(root / split / side / f"{index}.png")
+    words = ("dataset=camvid_unpaired", f"dataset.root={root}", "dataset.size=[32,48]", "dataset.load_size=null")
+    train(config(*QUICK, *words, *GAN), tmp_path / "run")
+    cfg = ("device=cpu", f"checkpoint={tmp_path / 'run'}")
+    split = render(config(*cfg, f"output={tmp_path / 'split'}", name="test"))
+    folder = render(config(*cfg, f"input={root / 'test/input'}", f"output={tmp_path / 'folder'}", name="test"))
+    for index in range(3):
+        one, other = (np.array(Image.open(place / f"{index}.png")) for place in (split, folder))
+        assert np.abs(one.astype(int) - other).max() <= 1
 
 
 @pytest.mark.parametrize(
