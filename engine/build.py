@@ -148,8 +148,8 @@ def build(cfg: DictConfig, inputs: Inputs) -> Build:
     torch.manual_seed(mix(cfg.seed, 12))
     terms: dict[str, Any] = {name: _term(str(name), node.term, encoder) for name, node in cfg.objective.items()}
     reads = frozenset(name for term in terms.values() for name in term.reads)
-    _check_views(cfg, terms, kind)
-    _check_channels(inputs, terms)
+    _check_views(cfg, inputs, terms, encoder, kind)
+    _check_channels(cfg, inputs, terms, encoder)
     taps = encoder.layers if isinstance(encoder, GeneratorEncoder) else []
     setting: Any = make(cfg.setting, "setting", **generators, reads=reads, taps=taps)
 
@@ -203,7 +203,7 @@ def _check_data(cfg: DictConfig, inputs: Inputs, kind: Any) -> None:
         )
 
 
-def _check_views(cfg: DictConfig, terms: dict[str, Any], kind: Any) -> None:
+def _check_views(cfg: DictConfig, inputs: Inputs, terms: dict[str, Any], encoder: Any, kind: Any) -> None:
     setting = kind.__name__.lower()
     for name, term in terms.items():
         if unknown := set(term.reads) - set(kind.views) - judged(kind.judges):
@@ -215,12 +215,44 @@ def _check_views(cfg: DictConfig, terms: dict[str, Any], kind: Any) -> None:
                     f"objective.{name}: compares {' with '.join(pair)}, which show different scenes in "
                     f"setting={setting}; choose objective=cut, cycle or sesim, or other pairs"
                 )
-        if getattr(term, "learned", False) and "target" not in kind.views:
-            raise ConfigError(f"objective.{name}: learns from source, fake and target; choose setting=unpaired")
+            if inputs.labels and "source" in pair:
+                raise ConfigError(
+                    f"objective.{name}: compares {' with '.join(pair)}, but dataset={cfg.dataset.name} has label ids "
+                    "for sources; compare with target, or choose a data set of images"
+                )
+            if cfg.setting.get("flip_equivariance", False) and not encoded(cfg.objective[name].term):
+                raise ConfigError(
+                    f"objective.{name}: compares images place by place, half of which setting.flip_equivariance=true "
+                    "mirrors; set it to false, or drop the term"
+                )
+        if getattr(term, "fixed_encoder", False) and not encoder.frozen:
+            raise ConfigError(
+                f"objective.{name}: compares the features of a fixed network, but this encoder ({encoder.weights}) is "
+                "trained; set encoder.frozen=true, or choose encoder=vgg16"
+            )
+    second = ("fake_source", "identity_source", "cycled_")  # views that the second generator has a part in
+    if kind.both_ways and not any(name.startswith(second) for term in terms.values() for name in term.reads):
+        raise ConfigError(
+            f"setting={setting}: no term reads what the second generator makes; choose objective=cycle, or "
+            "setting=unpaired"
+        )
 
 
-def _check_channels(inputs: Inputs, terms: dict[str, Any]) -> None:
+def _check_channels(cfg: DictConfig, inputs: Inputs, terms: dict[str, Any], encoder: Any) -> None:
     a, b = inputs.source_channels, inputs.target_channels
+    taken = getattr(encoder, "image_channels", None)
+    for name, term in terms.items():
+        if taken is None or not encoded(cfg.objective[name].term):
+            continue
+        # what a generator makes of its own domain, or back, has the channels of the other side
+        given = {b if view in ("target", "fake", "identity", "cycled_target") else a for view in term.reads}
+        if getattr(getattr(term, "loss", None), "on", "") == "maps" and encoder.map_channels != encoder.channels:
+            continue  # pixels compared as images
+        if unlike := sorted(given - {1, taken}):
+            raise ConfigError(
+                f"objective.{name}: the encoder takes images of {taken} channels, or grey ones, but this data set has "
+                f"images of {unlike[0]}; choose encoder=generator, or encoder=pixel encoder.image_channels={unlike[0]}"
+            )
     for name, term in terms.items():
         if a != b and term.reads & {"identity", "identity_source"}:
             raise ConfigError(

@@ -140,6 +140,12 @@ def validate(cfg: DictConfig, world: int = 1, overrides: Sequence[str] = ()) -> 
             f"train.accumulate ({train.accumulate}), "
             f"e.g. {world * train.accumulate * max(1, train.batch_size // (world * train.accumulate))}"
         )
+    if cfg.evaluate.every < 0 or cfg.evaluate.batch_size < 1:
+        raise ConfigError("evaluate.every must not be negative (0: never), evaluate.batch_size must be above 0")
+    if cfg.evaluate.images is not None and cfg.evaluate.images < 2:
+        raise ConfigError(f"evaluate.images={cfg.evaluate.images}: 2 at least are wanted, or null for all")
+    if cfg.evaluate.split not in ("val", "test"):
+        raise ConfigError(f"evaluate.split={cfg.evaluate.split}: val or test is wanted")
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", train.device):
         raise ConfigError(f"train.device={train.device}: one of auto, cpu, cuda, cuda:0 is wanted")
     _check_setting(cfg)
@@ -176,12 +182,12 @@ def _check_objective(cfg: DictConfig, overrides: Sequence[str]) -> None:
     if "loss" in asked and not reads_loss:
         raise ConfigError(
             f"loss: was set, but no term of the objective ({', '.join(raw)}) reads it; "
-            "choose objective=contrast, contrast_gan or cut"
+            "choose objective=contrast, contrast_gan, cut or lsesim"
         )
     if "encoder" in asked and not any(encoded(node.term) for node in cfg.objective.values()):
         raise ConfigError(
             f"encoder: was set, but no term of the objective ({', '.join(raw)}) reads it; "
-            "choose objective=contrast or contrast_gan"
+            "choose objective=contrast, contrast_gan, cut or sesim"
         )
 
 

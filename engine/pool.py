@@ -39,7 +39,9 @@ class ImagePool:
 
     def state(self, world: int = 1) -> Tensor:
         """(world, n, C, H, W): the kept images of every rank; every rank must call it. Empty where nothing is kept."""
-        own = torch.stack(self.images) if self.images else torch.empty(0)
+        if not self.images:  # so on every rank
+            return torch.empty(world, 0)
+        own = torch.stack(self.images)
         if world == 1:
             return own[None].cpu()
         every = [torch.empty_like(own) for _ in range(world)]

@@ -62,8 +62,8 @@ class Paired(nn.Module):
         super().__init__()
         self.generator = generator
 
-    def forward(self, batch: Mapping[str, Any], draw: int = 0) -> Images:
-        """The views of a batch; `draw` seeds what is random, nothing here."""
+    def forward(self, batch: Mapping[str, Any], draw: int = 0, fakes_only: bool = False) -> Images:
+        """The views of a batch; `draw` seeds what is random, nothing here; `fakes_only`: no more than is judged."""
         source = batch["source"]
         return Images({"source": source, "target": batch["target"], "fake": self.generator(source)})
 
@@ -101,25 +101,27 @@ class Unpaired(nn.Module):
         self.outputs = ["fake", "identity"][: len(self.inputs)]
         self.taps, self.flip_equivariance = list(taps), flip_equivariance
 
-    def forward(self, batch: Mapping[str, Any], draw: int = 0) -> Images:
-        """The views of a batch; `draw` seeds the coin of flip equivariance, one for the whole batch."""
+    def forward(self, batch: Mapping[str, Any], draw: int = 0, fakes_only: bool = False) -> Images:
+        """The views of a batch; `draw` seeds the coin of flip equivariance, one for the whole batch; `fakes_only`: no
+        identity and no features."""
+        inputs, outputs = (["source"], ["fake"]) if fakes_only else (self.inputs, self.outputs)
         flip = self.flip_equivariance and int(torch.randint(2, (), generator=torch.Generator().manual_seed(draw))) == 1
-        seen = torch.cat([batch[name] for name in self.inputs])
+        seen = torch.cat([batch[name] for name in inputs])
         if flip:
             seen = seen.flip(-1)
         features: list[Tensor] = []
-        if self.taps and not flip:
+        if self.taps and not flip and not fakes_only:
             made, features = self.generator.tapped(seen, self.taps)
         else:
             made = self.generator(seen)
-        parts = len(self.inputs)
+        parts = len(inputs)
         tensors = {"source": batch["source"], "target": batch["target"]}
-        tensors |= dict(zip(self.outputs, made.chunk(parts), strict=True))
+        tensors |= dict(zip(outputs, made.chunk(parts), strict=True))
         given = zip(*(layer.chunk(parts) for layer in features), strict=True)
         return Images(
             tensors,
-            {name: list(layers) for name, layers in zip(self.inputs, given, strict=False)},
-            frozenset(self.outputs if flip else ()),
+            {name: list(layers) for name, layers in zip(inputs, given, strict=False)},
+            frozenset(outputs if flip else ()),
         )
 
 
@@ -165,20 +167,23 @@ class Cycle(nn.Module):
         self.generator, self.generator_source = generator, generator_source
         self.reads = frozenset(reads)
 
-    def forward(self, batch: Mapping[str, Any], draw: int = 0) -> Images:
-        """The views of a batch; `draw` seeds what is random, nothing here."""
+    def forward(self, batch: Mapping[str, Any], draw: int = 0, fakes_only: bool = False) -> Images:
+        """The views of a batch; `draw` seeds what is random, nothing here; `fakes_only`: no more than is judged."""
         source, target = batch["source"], batch["target"]
+        reads = frozenset() if fakes_only else self.reads
         # What one generator makes of several views goes through it as one batch.
         wanted = [("fake", source), ("identity", target)]
-        made = self._translate(self.generator, wanted)
-        made |= self._translate(self.generator_source, [("fake_source", target), ("identity_source", source)])
-        if "cycled_source" in self.reads:
+        made = self._translate(self.generator, wanted, reads)
+        back = [("fake_source", target), ("identity_source", source)]
+        made |= self._translate(self.generator_source, back, reads)
+        if "cycled_source" in reads:
             made["cycled_source"] = self.generator_source(made["fake"])
-        if "cycled_target" in self.reads:
+        if "cycled_target" in reads:
             made["cycled_target"] = self.generator(made["fake_source"])
         return Images({"source": source, "target": target, **made})
 
-    def _translate(self, generator: nn.Module, wanted: list[tuple[str, Tensor]]) -> dict[str, Tensor]:
-        names = [name for name, _ in wanted if name.startswith("fake") or name in self.reads]
+    @staticmethod
+    def _translate(generator: nn.Module, wanted: list[tuple[str, Tensor]], reads: Collection[str]) -> dict[str, Tensor]:
+        names = [name for name, _ in wanted if name.startswith("fake") or name in reads]
         images = generator(torch.cat([image for name, image in wanted if name in names]))
         return dict(zip(names, images.chunk(len(names)), strict=True))

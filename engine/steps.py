@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from engine.distributed import rank
 from engine.pool import ImagePool
+from engine.sampling import mix
 from engine.settings import Images, Judge
 from losses.objective import Objective, Views
 
@@ -32,6 +34,12 @@ class GeneratorStep(nn.Module):
         """The views of a batch, without any term."""
         made: Images = self.setting(batch, draw)
         return Views(self.encoder, made.tensors, torch.Generator().manual_seed(draw), made.given, made.mirrored)
+
+    def fakes(self, batch: Mapping[str, Any], draw: int) -> Views:
+        """The batch and what discriminators judge of it, without graph and without what only terms read."""
+        with torch.no_grad():
+            made: Images = self.setting(batch, draw, fakes_only=True)
+        return Views(self.encoder, made.tensors, torch.Generator().manual_seed(draw), mirrored=made.mirrored)
 
 
 class DiscriminatorStep(nn.Module):
@@ -96,8 +104,9 @@ class PartsStep(nn.Module):
         """What `forward` takes: features of every view that a learned term's own loss reads, without gradient."""
         terms: Any = self.objective.terms
         features: dict[str, list[Tensor]] = {}
+        random = torch.Generator().manual_seed(mix(draw, rank()))  # every rank changes its images' colours for itself
         for name in self.names:
-            for view, image in terms[name].own_views(views).items():
+            for view, image in terms[name].own_views(views, random).items():
                 made = views.features(view) if view in views else views.encoder(image)
                 features[view] = [layer.detach() for layer in made]
         return features, draw

@@ -61,8 +61,7 @@ class Views(dict[str, Any]):
     def detached(self) -> "Views":
         """The images without their graph, to be kept until a later step; no features, and no scores."""
         images = {name: image.detach() for name, image in self.items() if isinstance(image, Tensor)}
-        given = {name: [layer.detach() for layer in layers] for name, layers in self.given.items()}
-        return Views(self.encoder, images, self.generator, given, self.mirrored)
+        return Views(self.encoder, images, self.generator, mirrored=self.mirrored)
 
     def _facing(self, name: str, features: list[Tensor]) -> list[Tensor]:
         return [layer.flip(-1) for layer in features] if name in self.mirrored else features

@@ -58,6 +58,7 @@ class SelfSimilarity(nn.Module):
         other: str = "target",
     ) -> None:
         super().__init__()
+        self.fixed_encoder = True  # a trained one would learn to make all maps alike
         self.fake, self.source = (str(view) for view in pair)
         self.pairs = [(self.fake, self.source)]
         self.mode: Mode = word("mode", mode, Mode)
@@ -98,18 +99,18 @@ class SelfSimilarity(nn.Module):
             values.append(map_loss(self._map(i, fake, places), wanted, self.mode, smooth=not self.cosine))
         return torch.stack(values).mean()
 
-    def own_views(self, views: Views) -> dict[str, Tensor]:
+    def own_views(self, views: Views, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Images whose features `own_loss` wants, without gradient.
 
         Those under a view's own name are that view, so that features which are there already serve. The others are
         made here: `other` turned by 180 degrees, as in the released code, and with `augment` source and `other` in
-        changed colours, drawn from the generator of the views.
+        changed colours, drawn from `generator`, which should differ between ranks (None: torch's global one).
         """
         source, other = views[self.source].detach(), views[self.other].detach()
         images = {self.fake: views[self.fake].detach(), self.source: source, f"turned_{self.other}": _turned(other)}
         if self.augment:
-            images[f"jittered_{self.source}"] = jitter(source, views.generator)
-            images[f"turned_jittered_{self.other}"] = _turned(jitter(other, views.generator))
+            images[f"jittered_{self.source}"] = jitter(source, generator)
+            images[f"turned_jittered_{self.other}"] = _turned(jitter(other, generator))
         return images
 
     def own_loss(self, features: Mapping[str, Sequence[Tensor]], generator: torch.Generator | None) -> Tensor:

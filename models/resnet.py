@@ -5,6 +5,7 @@ throughout.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -53,7 +54,7 @@ class ResnetGenerator(nn.Module):
         self, channels: int, output_channels: int = 3, width: int = 64, blocks: int = 9, antialias: bool = True
     ) -> None:
         super().__init__()
-        self.channels, self.output_channels = channels, output_channels
+        self.channels, self.output_channels, self.antialias = channels, output_channels, antialias
         layers: list[nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(channels, width, 7), InstanceNorm(), nn.ReLU()]
         for out in (2 * width, 4 * width):
             layers += [nn.Conv2d(out // 2, out, 3, 1 if antialias else 2, 1), InstanceNorm(), nn.ReLU()]
@@ -65,41 +66,48 @@ class ResnetGenerator(nn.Module):
         layers += [nn.ReflectionPad2d(3), nn.Conv2d(width, output_channels, 7), nn.Tanh()]
         self.model = nn.Sequential(*layers)
 
-    def forward(self, source: Tensor) -> Tensor:
-        """Source -> image (B, output_channels, H, W) in [-1, 1].
-
-        Args:
-            source: (B, channels, H, W) image in [-1, 1] or dense map, or integer (B, 1 + E, H, W) ids and edges.
-        Raises: ValueError for a size that `check_size` refuses.
-        """
-        return self.tapped(source, [])[0]
-
     def tapped(self, source: Tensor, layers: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
         """The image and, from the same pass, the maps at these positions of `model`, in their order."""
-        return self._run(source, layers)
+        return self(source, layers)
 
     def encode(self, source: Tensor, layers: Sequence[int]) -> list[Tensor]:
         """The maps at these positions alone; the layers after the last of them do not run."""
-        return self._run(source, layers, no_further=True)[1]
+        return self(source, layers, no_further=True)[1]
 
-    def _run(self, source: Tensor, layers: Sequence[int], no_further: bool = False) -> tuple[Tensor, list[Tensor]]:
-        self.feature_channels(layers)
+    def forward(self, source: Tensor, layers: Sequence[int] | None = None, no_further: bool = False) -> Any:
+        """Source -> image (B, output_channels, H, W) in [-1, 1]; given `layers`, (image, maps) as `tapped` says.
+
+        Args:
+            source: (B, channels, H, W) image in [-1, 1] or dense map, or integer (B, 1 + E, H, W) ids and edges.
+            no_further: stop after the last of the layers; the first of the pair is that map then.
+        Raises: ValueError for a size that `check_size` refuses.
+        """
+        taps = [] if layers is None else list(layers)
+        self.feature_channels(taps)
         self.check_size(*source.shape[-2:])
         layout = Layout(source, self.channels, next(self.parameters()))
         x = layout.dense() if layout.ids else source  # an image keeps its precision: its pixels may be tapped
-        stop = max(layers, default=-1) + 1 if no_further else len(self.model)
+        stop = max(taps, default=-1) + 1 if no_further else len(self.model)
         found = {}
         for position, layer in enumerate(self.model[:stop]):
             x = layer(x)
-            if position in layers:
+            if position in taps:
                 found[position] = x
-        return x, [found[position] for position in layers]
+        return x if layers is None else (x, [found[position] for position in taps])
 
     def feature_channels(self, layers: Sequence[int]) -> list[int]:
-        """Channels of the maps at these positions. Raises UserError for one that is none."""
+        """Channels of the maps at these positions.
+
+        Raises UserError for a position that is none, and for a norm or an activation: the features of CUT are the
+        padded source, convolutions before their norm, and residual blocks.
+        """
+        usual = [p for p, layer in enumerate(self.model) if not isinstance(layer, InstanceNorm | nn.ReLU | nn.Tanh)]
         for position in layers:
-            if position not in range(len(self.model)):
-                raise UserError(f"encoder.layers: no layer {position!r}; this generator has 0 to {len(self.model) - 1}")
+            if position not in usual:
+                raise UserError(
+                    f"encoder.layers: no layer {position!r} to tap; this generator has {', '.join(map(str, usual))}, "
+                    f"CUT's own five being {'0, 4, 8, 12, 16' if self.antialias else '0, 4, 7, 10, 14'}"
+                )
         widths = [self.channels]
         for layer in self.model:
             widths.append(layer.out_channels if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) else widths[-1])

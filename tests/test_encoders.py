@@ -109,7 +109,7 @@ def test_generators_that_cannot_encode_are_refused():
         GeneratorEncoder(SPADEGenerator(3, width=2, hidden=2), [0])
     with pytest.raises(UserError, match=r"takes 12 channels and gives 3, so it cannot encode both source and fake"):
         GeneratorEncoder(ResnetGenerator(12, width=2), [0])
-    with pytest.raises(UserError, match=r"encoder\.layers: no layer 32; this generator has 0 to 31"):
+    with pytest.raises(UserError, match=r"encoder\.layers: no layer 32 to tap; this generator has 0, 1, 4"):
         GeneratorEncoder(ResnetGenerator(3, width=2), [0, 32])
 
 

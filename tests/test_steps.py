@@ -1,11 +1,16 @@
 """A step's losses: per image with per-image negatives, and computed in as few passes as they need."""
 
+import weakref
+
 import pytest
 import torch
 
+from engine import steps
 from engine.build import build, build_dataset
 from engine.inputs import Inputs
+from engine.steps import GeneratorStep
 from tests.compose import UNPAIRED, config
+from train import train
 
 CUT = ("setting=unpaired", "objective=cut", "encoder=generator", "objective.contrast.term.dim=8", "train.init=pytorch")
 VGG = ("encoder=vgg16", "encoder.pretrained=false", "encoder.layers=[relu1_1,relu2_1]", "setting=unpaired")
@@ -94,6 +99,33 @@ def test_parts_of_a_term_get_no_gradient_from_the_generators_loss_nor_it_from_th
     sum(parts.late(views).values()).backward()
     assert all(p.grad.abs().sum() > 0 for name, p in parts.generator.named_parameters() if name.endswith("weight"))
     assert all(torch.equal(p.grad, old) for p, old in zip(term.heads.parameters(), before, strict=True))
+
+
+def test_a_steps_feature_maps_do_not_live_on_beside_the_next_ones(tmp_path, monkeypatch):
+    alive = []
+    real = GeneratorStep.views
+
+    def watched(self, batch, draw):
+        assert not [view for view in alive if view() is not None]
+        made = real(self, batch, draw)
+        alive.append(weakref.ref(made))
+        return made
+
+    monkeypatch.setattr(GeneratorStep, "views", watched)
+    train(config(*UNPAIRED, *CUT, "train.steps=3"), tmp_path)
+    assert len(alive) == 3
+
+
+def test_colours_change_for_every_rank_and_image_and_places_are_shared(monkeypatch):
+    parts, batch = made(*VGG, "objective=lsesim", count=2)
+    step = parts.other_steps["parts"]
+    views = parts.generator_step.views(batch, 0)
+    seen = []
+    for rank in (0, 1):
+        monkeypatch.setattr(steps, "rank", lambda rank=rank: rank)
+        seen.append(step.inputs(views, 3)[0])
+    assert not torch.equal(seen[0]["jittered_source"][0], seen[1]["jittered_source"][0])
+    assert torch.equal(seen[0]["source"][0], seen[1]["source"][0])
 
 
 @pytest.mark.parametrize("made_by", ["discriminator", "discriminator_source"])

@@ -10,8 +10,11 @@ import torch
 from PIL import Image
 
 import evaluate
+from data.labels import colorize
+from engine.checkpoint import Loaded
 from engine.checks import validate
 from engine.config import ConfigError
+from engine.render import load_generator
 from errors import UserError
 from tests.compose import CONFIGS, UNPAIRED, config
 from train import train
@@ -115,6 +118,10 @@ def test_label_ids_are_given_to_a_network_of_their_colours_as_in_training(tmp_pa
     for index in range(3):
         one, other = (np.array(Image.open(place / f"{index}.png")) for place in (split, folder))
         assert np.abs(one.astype(int) - other).max() <= 1
+    ids = torch.from_numpy(np.array(Image.open(root / "test/input/0.png")))[None]
+    Image.fromarray(colorize(ids, "camvid").permute(1, 2, 0).numpy()).save(tmp_path / "0.png")  # the colours themselves
+    painted = render(config(*cfg, f"input={tmp_path / '0.png'}", f"output={tmp_path / 'painted'}", name="test"))
+    assert np.array_equal(Image.open(painted / "0.png"), Image.open(folder / "0.png"))
 
 
 @pytest.mark.parametrize(
@@ -148,9 +155,29 @@ def test_label_ids_are_given_to_a_network_of_their_colours_as_in_training(tmp_pa
             (*UNPAIRED, *CUT, "dataset.size=[20,20]"),
             r"dataset\.size=\[20, 20\]: the discriminator takes images from 24 pixels a side on",
         ),
-        ((*UNPAIRED, *CUT, "encoder.layers=[0,99]"), r"99"),
+        ((*UNPAIRED, *CUT, "encoder.layers=[0,99]"), r"encoder\.layers: no layer 99 to tap"),
+        (
+            (*UNPAIRED, *CUT, "model.generator.antialias=false"),
+            r"encoder\.layers: no layer 8 to tap; .* CUT's own five being 0, 4, 7, 10, 14",
+        ),
+        (
+            (*UNPAIRED, "setting=cycle", "objective=gan", "loss=none"),
+            r"setting=cycle: no term reads what the second generator makes; choose objective=cycle",
+        ),
+        (
+            ("encoder=vgg16", "encoder.pretrained=false", "objective=sesim", "loss=none"),
+            r"objective\.spatial: compares fake with source, but dataset=shapes has label ids for sources",
+        ),
+        (
+            (*UNPAIRED, "setting=unpaired", "objective=sesim", "loss=none", "encoder=conv6"),
+            r"objective\.spatial: compares the features of a fixed network, but this encoder \(random\) is trained",
+        ),
+        (
+            (*UNPAIRED, "setting=unpaired", "objective=sesim", "loss=none", "encoder=generator"),
+            r"objective\.spatial: compares the features of a fixed network",
+        ),
     ],
-    ids=["labels", "no pairs", "not aligned", "spade", "views", "multiples", "small", "layers"],
+    ids="labels pairs aligned spade views multiples small layers strided one-way ids trained own".split(),
 )
 def test_what_cannot_be_trained_is_refused_with_the_cure(tmp_path, words, message):
     with pytest.raises(UserError, match=message):
@@ -170,6 +197,36 @@ def test_what_cannot_be_trained_is_refused_with_the_cure(tmp_path, words, messag
 def test_settings_that_do_not_go_together(words, message):
     with pytest.raises(ConfigError, match=message):
         validate(config(*words))
+
+
+def test_images_that_an_encoder_cannot_take_are_refused_before_anything_is_made(tmp_path):
+    root = folders(tmp_path / "data", 5, 5)
+    for words in (("encoder=vgg16", "encoder.pretrained=false", "objective=cut"), ("encoder=pixel", "objective=cut")):
+        with pytest.raises(ConfigError, match=r"objective\.contrast: the encoder takes images of 3 channels, or grey"):
+            train(own(root, "setting=unpaired", *words), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    words = ("encoder=pixel", "encoder.scales=[8]", "encoder.image_channels=5", "objective=cut")
+    assert train(own(root, "setting=unpaired", *words), tmp_path / "run") == 2
+
+
+def test_training_images_alone_are_refused_before_anything_is_made_unless_no_samples_are_wanted(tmp_path):
+    root = folders(tmp_path / "data", splits=("train",))
+    with pytest.raises(UserError, match=r"holds no test/A or testA"):
+        train(own(root, *CUT), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert train(own(root, *CUT, "train.samples=0"), tmp_path / "run") == 2
+
+
+def test_a_cycle_keeps_the_average_of_both_generators(tmp_path):
+    root = folders(tmp_path / "data")
+    words = ("setting=cycle", "objective=cycle", "loss=none")
+    train(own(root, *words, "train.ema=0.5"), tmp_path / "run")
+    loaded = Loaded.open(str(tmp_path / "run"))
+    for name in ("generator", "generator_source"):
+        held = load_generator(loaded, torch.device("cpu"), name).state_dict()
+        key = "model.1.weight"
+        assert torch.equal(held[key], loaded.state["average"][f"{name}.{key}"])
+        assert not torch.equal(held[key], loaded.state["networks"][name][key])
 
 
 def test_identity_wants_as_many_channels_on_both_sides(tmp_path):

@@ -1,0 +1,139 @@
+"""train.py's own updates against plain loops written from the hosts' descriptions: what is stepped, when, on what.
+
+float64, five steps. CUT and F/LSeSim: (projections,) discriminator, then generator; CycleGAN: generators, then both
+discriminators. All images of a step are of the generator before its update.
+"""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from engine.build import build, build_dataset
+from engine.inputs import Inputs
+from engine.sampling import StepSampler
+from losses.similarity import map_loss, similarity_map
+from tests.compose import UNPAIRED, config
+from train import train
+
+LAYERS = [0, 4, 8, 12, 16]
+VGG = ("encoder=vgg16", "encoder.pretrained=false", "encoder.layers=[relu1_1,relu2_1]")
+STEPS = 5
+
+
+def start(folder, *words):
+    """The networks as train.py began, the batches it saw, and the checkpoint it ended with."""
+    cfg = config(*UNPAIRED, *words, f"train.steps={STEPS}", "train.precision=float64", "nce.patches=null")
+    train(cfg, folder)
+    data = build_dataset(cfg, "train", augment=True)
+    inputs = Inputs.of(data)
+    parts = build(cfg, inputs)
+    for module in parts.modules:
+        module.double()
+    sampler = StepSampler(len(data), cfg.train.batch_size, 1, cfg.seed, 0, STEPS, 0, 1)
+    batches = []
+    for keys in sampler:
+        items = [data[key] for key in keys]
+        batch = {"name": [], **{key: torch.stack([item[key] for item in items]) for key in ("source", "target")}}
+        batches.append(inputs.to(batch, torch.device("cpu"), torch.float64))
+    return cfg, parts, batches, torch.load(folder / "last.pt", weights_only=True)
+
+
+def adam(cfg, *modules):
+    parameters = [parameter for module in modules for parameter in module.parameters()]
+    return torch.optim.Adam(parameters, cfg.train.lr, betas=tuple(cfg.train.betas))
+
+
+def step(optimizer, loss):
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+def of_generator(discriminator, fake):
+    return (discriminator(None, fake)[0][-1] - 1).square().mean()
+
+
+def of_discriminator(discriminator, fake, real):
+    scores = (discriminator(None, image)[0][-1] for image in (fake.detach(), real))
+    fake, real = scores
+    return ((real - 1).square().mean() + fake.square().mean()) / 2
+
+
+def nce(query, key):
+    query, key = (x / (x.norm(dim=-1, keepdim=True) + 1e-7) for x in (query, key.detach()))
+    logits = query @ key.mT / 0.07
+    return F.cross_entropy(logits.flatten(0, 1), torch.arange(logits.shape[1]).repeat(len(logits)))
+
+
+def assert_reached(parts, saved):
+    for name, network in parts.networks.items():
+        for key, value in network.state_dict().items():
+            if key.endswith("heads.0.2.bias") or key.endswith("heads.1.2.bias"):
+                continue  # LSeSim centres its maps: the last bias has no gradient but noise, which Adam makes steps of
+            torch.testing.assert_close(value, saved["networks"][name][key], rtol=1e-7, atol=1e-9, msg=f"{name}.{key}")
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_cut_steps_the_discriminator_first(tmp_path, accumulate):
+    words = ("setting=unpaired", "objective=cut", "encoder=generator", "objective.contrast.term.dim=8")
+    cfg, parts, batches, saved = start(tmp_path, *words, f"train.accumulate={accumulate}")
+    generator, discriminator = parts.generator, parts.discriminators["discriminator"]
+    heads = parts.objective.terms["contrast"].heads
+    adam_g, adam_d = adam(cfg, generator, heads), adam(cfg, discriminator)
+
+    def contrast(made, seen):
+        layers = zip(heads, generator.encode(made, LAYERS), generator.encode(seen, LAYERS), strict=True)
+        return sum(nce(head(q.flatten(2).mT), head(k.flatten(2).mT)) for head, q, k in layers) / 5
+
+    for batch in batches:
+        fake, identity = generator(torch.cat([batch["source"], batch["target"]])).chunk(2)
+        step(adam_d, of_discriminator(discriminator, fake, batch["target"]))
+        both = (contrast(fake, batch["source"]) + contrast(identity, batch["target"])) / 2
+        step(adam_g, of_generator(discriminator, fake) + both)
+    assert_reached(parts, saved)
+
+
+def test_cyclegan_steps_the_generators_first(tmp_path):
+    cfg, parts, batches, saved = start(tmp_path, "setting=cycle", "objective=cycle", "loss=none")
+    there, back = parts.generators.values()
+    of_target, of_source = parts.discriminators.values()
+    adam_g, adam_d = adam(cfg, there, back), adam(cfg, of_target, of_source)
+
+    def l1(a, b):
+        return (a - b).abs().mean()
+
+    for batch in batches:
+        source, target = batch["source"], batch["target"]
+        fake, fake_source = there(source), back(target)
+        loss = of_generator(of_target, fake) + of_generator(of_source, fake_source)
+        loss = loss + 10 * (l1(back(fake), source) + l1(there(fake_source), target))
+        step(adam_g, loss + 5 * (l1(there(target), target) + l1(back(source), source)))
+        judged = of_discriminator(of_target, fake, target) + of_discriminator(of_source, fake_source, source)
+        step(adam_d, judged)
+    assert_reached(parts, saved)
+
+
+def test_lsesim_steps_its_projections_then_the_discriminator_then_the_generator(tmp_path):
+    term = ("objective.spatial.term.augment=false", "objective.spatial.term.window=8")
+    cfg, parts, batches, saved = start(tmp_path, "setting=unpaired", "objective=lsesim", *VGG, *term)
+    generator, discriminator, encoder = parts.generator, parts.discriminators["discriminator"], parts.encoder
+    heads = parts.late.objective.terms["spatial"].heads
+    adam_g, adam_d, adam_p = adam(cfg, generator), adam(cfg, discriminator), adam(cfg, heads)
+
+    def maps(image):
+        return [similarity_map(h(f), None, "window", 8) for h, f in zip(heads, encoder(image), strict=True)]
+
+    for batch in batches:
+        source, target = batch["source"], batch["target"]
+        fake = generator(source)
+        rows = [[F.normalize(x, dim=-1) for x in maps(image)] for image in (source, fake.detach(), target.flip(-1, -2))]
+        own = 0
+        for a, b, c in zip(*rows, strict=True):
+            logits = torch.cat([a @ b.mT, a @ c.mT, b @ c.mT], -1) / 0.07
+            truth = torch.arange(logits.shape[1]).repeat(len(logits))
+            own = own + F.cross_entropy(logits.flatten(0, 1), truth) / 2
+        step(adam_p, own)
+        step(adam_d, of_discriminator(discriminator, fake, target))
+        spatial = sum(map_loss(a, b.detach()) for a, b in zip(maps(fake), maps(source), strict=True)) / 2
+        step(adam_g, of_generator(discriminator, fake) + 10 * spatial)
+    assert_reached(parts, saved)
