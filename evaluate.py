@@ -3,96 +3,198 @@
 Images are rendered to a folder first and folders are measured, so that a run and a baseline are measured alike.
 """
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from engine.config import register
-from engine.launch import entry, launch
+from engine.launch import CONFIGS, entry, launch
 from errors import UserError
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
-    """Measure two folders of images as the config says; returns the report.
+    """Measure two folders of images, or a run, as the config says; returns the report. Under torchrun ranks share it.
 
     Raises:
         UserError: when a folder, a metric or a weight file is not there, or the report cannot be written.
     """
-    if cfg.checkpoint is not None:
-        if cfg.fake is not None or cfg.real is not None:
-            raise UserError("checkpoint= came with fake= or real=; give a run, or two folders")
-        return evaluate_run(cfg)
-    for key in ("fake", "real"):
-        if cfg[key] is None:
-            raise UserError(
-                f"{key}=FOLDER is missing: evaluate.py takes checkpoint=RUN, or fake=FOLDER real=FOLDER of images"
-            )
-    fake = Path(cfg.fake).expanduser()
-    out = Path(cfg.out).expanduser() if cfg.out else fake.resolve().parent / "eval" / f"{fake.resolve().name}.json"
-    return report(cfg, fake, Path(cfg.real).expanduser(), out)
+    import torch
+
+    from engine.checkpoint import Loaded
+    from engine.distributed import ranks
+
+    if cfg.compare is not None:
+        return compare(cfg)
+    with ranks(torch.device("cpu")):  # gloo also beside GPUs: little is exchanged, and a rank may wait long
+        if cfg.checkpoint is not None:
+            if cfg.fake is not None or cfg.real is not None:
+                raise UserError("checkpoint= came with fake= or real=; give a run, or two folders")
+            return evaluate_run(cfg, Loaded.open(cfg.checkpoint, cfg.which))
+        for key in ("fake", "real"):
+            if cfg[key] is None:
+                raise UserError(
+                    f"{key}=FOLDER is missing: evaluate.py takes checkpoint=RUN, or fake=FOLDER real=FOLDER of images"
+                )
+        fake = Path(cfg.fake).expanduser()
+        out = Path(cfg.out).expanduser() if cfg.out else fake.resolve().parent / "eval" / f"{fake.resolve().name}.json"
+        return report(cfg, fake, Path(cfg.real).expanduser(), out)
 
 
-def evaluate_run(cfg: DictConfig) -> dict[str, Any]:
-    """Render the test split with a checkpoint's generator and measure it; returns the report.
+def evaluate_run(cfg: DictConfig, loaded: Any, quiet: bool = False) -> dict[str, Any]:
+    """Render a split with the generator of `loaded` (engine.checkpoint) and measure it; returns the report.
 
     Beside the checkpoint appear eval/<step>.json, eval/<step>.png (source | generated | real) and eval/images/, which
     holds the generated images, the real ones and label maps as the data set's own loader sizes them, and a random
-    sample of training images for the floors.
+    sample of training images for the floors. For another split than test, or some of its images only, the same lies in
+    eval/<split>-<images>/.
+
+    Args:
+        quiet: training asks: no table, no picture, and the generated images are kept until the next time only.
     """
+    from torch.utils.data import Subset
+
     from engine.build import build_dataset
-    from engine.checkpoint import Loaded
-    from engine.distributed import choose_device
+    from engine.distributed import barrier, choose_device
     from engine.record import grid, save_image
-    from engine.render import compare_rows, load_generator, render, sample, untrained_generator, write_examples
+    from engine.render import compare_rows, load_generator, render, sample, spread, untrained_generator, write_examples
+    from metrics.ranks import once, rank, share
     from results.paper import paper_row
 
-    loaded = Loaded.open(cfg.checkpoint)
     run, device, folder = loaded.cfg, choose_device(cfg.device), loaded.path.parent / "eval"
-    test, train = build_dataset(run, "test", augment=False), build_dataset(run, "train", augment=False)
-    images, sources, reals = folder / "images", test.sources(), test.reals()
-    write_examples(reals, range(len(reals)), images / "real")
-    if test.scored_labels:
-        write_examples(sources, range(len(sources)), images / "labels", "label")
-    seen = train.reals()
-    write_examples(seen, sample(len(seen), len(reals), cfg.seed), images / "train")
-    generators = {str(loaded.step): load_generator}
+    data, whole = split_of(run, cfg.split), cfg.split == "test" and cfg.images is None
+    if not whole:
+        folder = folder / f"{cfg.split}-{cfg.images or 'all'}"
+    chosen = spread(len(data.sources()), cfg.images)
+    sources, reals = Subset(data.sources(), chosen), Subset(data.reals(), spread(len(data.reals()), cfg.images))
+    images, mine = folder / "images", share(len(reals), 1)
+    fresh = [images / name for name in ("real", "labels", "train")]
+    once(clear, fresh)
+    write_examples(reals, mine, images / "real")
+    if data.scored_labels:
+        write_examples(sources, share(len(sources), 1), images / "labels", "label")
+    if cfg.floor:
+        seen = build_dataset(run, "train", augment=False).reals()
+        taken = sample(len(seen), len(reals), cfg.seed)
+        write_examples(Subset(seen, taken), share(len(taken), 1), images / "train")
+    named = f"{loaded.step}-best" if loaded.selection.startswith("best") else str(loaded.step)
+    generators = {named: load_generator}
     if cfg.untrained:
         generators = {"untrained": untrained_generator, **generators}
-    row = None if run.paper is None else paper_row(run.paper.paper, run.paper.table, run.paper.row, run.dataset.name)
+    cell = run.paper if whole else None
+    row = None if cell is None else paper_row(cell.paper, cell.table, cell.row, run.dataset.name, cell.get("x"))
+    fixed = (cfg.get("segmentation") or {}).get("class_map") is not None
     derived = OmegaConf.create(
         {
-            "train_real": str(images / "train"),
-            "labels": str(images / "labels") if test.scored_labels else None,
-            "score_map": getattr(test, "score_map", None),
+            "train_real": str(images / "train") if cfg.floor else None,
+            "labels": str(images / "labels") if data.scored_labels else None,
+            "score_map": None if fixed else getattr(data, "score_map", None),
+            **depth_of(run.dataset, cfg.split),
             "trained_against": loaded.state["encoder"],
         }
     )
     cfg = OmegaConf.merge(cfg, {key: value for key, value in derived.items() if cfg[key] is None})
     found: dict[str, Any] = {}
     for name, make in generators.items():
-        generator = make(loaded, device)
-        render(generator, loaded.inputs, sources, images / name, device, cfg.batch_size)  # float32
-        shown = [index * len(sources) // cfg.shown for index in range(min(cfg.shown, len(sources)))]
-        save_image(
-            grid(compare_rows(test, shown, images / name, loaded.inputs, run.dataset.name)), folder / f"{name}.png"
-        )
-        step = loaded.step if name != "untrained" else 0
-        print(f"\n{name if name == 'untrained' else f'step {name}'} of {loaded.path.parent}")
-        origin = {"checkpoint": str(loaded.path), "step": step, "selection": loaded.path.stem}
-        found = report(cfg, images / name, images / "real", folder / f"{name}.json", row, **origin)
-        print(folder / f"{name}.png")
+        generator, fakes = make(loaded, device), images / ("training" if quiet else name)
+        once(clear, [fakes])
+        turns = Subset(sources, share(len(sources), 1))
+        render(generator, loaded.inputs, turns, fakes, device, 1)  # in float32, one by one: batches round differently
+        barrier()
+        origin: dict[str, Any] = {
+            "checkpoint": str(loaded.path),
+            "step": 0 if name == "untrained" else loaded.step,
+            "split": cfg.split,
+            "selection": loaded.selection,
+            "data_root": getattr(data, "root", None),
+        }
+        if not quiet and rank() == 0:
+            shown = [chosen[at] for at in spread(len(chosen), cfg.shown)]
+            rows = compare_rows(data, shown, fakes, loaded.inputs, run.dataset.name)
+            save_image(grid(rows), folder / f"{name}.png")
+            print(f"\n{name if name == 'untrained' else f'step {name}'} of {loaded.path.parent}")
+        found = report(cfg, fakes, images / "real", folder / f"{name}.json", row, quiet, **origin)
+        if not quiet and rank() == 0:
+            print(folder / f"{name}.png")
     return found
 
 
+def in_training(run: DictConfig) -> DictConfig:
+    """The config of evaluate.py by which a run measures itself: this file's own, with what `evaluate` of the run says.
+
+    Raises: UserError for a metric that there is not.
+    """
+    from metrics.catalogue import choose
+
+    own = OmegaConf.load(CONFIGS / "evaluate.yaml")
+    asked = {key: run.evaluate[key] for key in ("split", "images", "metrics", "segmenter", "batch_size")}
+    choose(run.evaluate.metrics)
+    shared = {"weights_dir": run.weights_dir, "offline": run.offline, "device": run.train.device, "floor": False}
+    known = {key: value for key, value in own.items() if key not in ("defaults", "hydra")}
+    return OmegaConf.merge(known, asked, shared)
+
+
+def split_of(run: DictConfig, split: str) -> Any:
+    """A split of a run's data set, as it is measured. Raises: UserError for one that it has not, with the cure."""
+    from data.folders import MissingSplit
+    from engine.build import build_dataset
+
+    try:
+        return build_dataset(run, split, augment=False)
+    except MissingSplit as error:
+        raise UserError(
+            f"split={split}: {error}; choose split=test (in training evaluate.split=test, by which best.pt is then "
+            "chosen and labelled)"
+        ) from error
+
+
+def clear(folders: Sequence[Path]) -> None:
+    """Remove folders of images of an earlier evaluation, whose names may be others."""
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def compare(cfg: DictConfig) -> dict[str, Any]:
+    """Two reports side by side; refused, naming the fields, where they were measured by different protocols."""
+    from metrics import protocol
+
+    if not OmegaConf.is_list(cfg.compare) or len(cfg.compare) != 2:
+        raise UserError(f"compare={cfg.compare}: two reports were wanted, compare=[A.json,B.json]")
+    a, b = (protocol.read(Path(path).expanduser()) for path in cfg.compare)
+    found = protocol.compare(a, b, cfg.force)
+    for name, row in found.items():
+        numbers = ["null" if row[key] is None else f"{row[key]:.4f}" for key in ("a", "b", "difference")]
+        print(f"{name:20}" + "".join(f"{number:>14}" for number in numbers) + f"  better: {row['better'] or '-'}")
+    return found
+
+
+def depth_of(dataset: DictConfig, split: str) -> dict[str, Any]:
+    """The settings of the depth metrics for a run whose data set shows depth in colours; null for another."""
+    if dataset.get("depth") is None:
+        return dict.fromkeys(("depth", "train_depth", "colormap", "far"))
+    folders = [str(Path(dataset.root) / part / "depth") for part in (split, "train")]
+    return {"depth": folders[0], "train_depth": folders[1], "colormap": dataset.depth, "far": dataset.get("far")}
+
+
 def report(
-    cfg: DictConfig, fake: Path, real: Path, out: Path, paper_row: Mapping[str, Any] | None = None, **origin: Any
+    cfg: DictConfig,
+    fake: Path,
+    real: Path,
+    out: Path,
+    paper_row: Mapping[str, Any] | None = None,
+    quiet: bool = False,
+    **origin: Any,
 ) -> dict[str, Any]:
-    """Measure, write the report to `out`, print the table and the path; `origin` is checkpoint, step and selection."""
+    """Measure, write the report to `out`, print the table and the path; `origin` is what `measure` takes of the run."""
     from engine.distributed import choose_device
     from metrics import protocol
+    from metrics.cache import default_folder
+    from metrics.depth_images import FAR, Truth
     from metrics.measure import measure, table
+    from metrics.ranks import once, rank
+    from metrics.rules import Rule
 
     if out.is_dir():
         raise UserError(f"out={out}: is a folder; a file name ending in .json was wanted")
@@ -106,7 +208,17 @@ def report(
         metrics,
         labels=_path(cfg.labels),
         segmenter=_path(cfg.segmenter),
+        rule=Rule.of(cfg.get("segmentation")),
         score_map=None if cfg.score_map is None else list(cfg.score_map),
+        depth=None
+        if cfg.depth is None
+        else Truth(
+            Path(cfg.depth).expanduser(),
+            _path(cfg.train_depth),
+            cfg.colormap or "turbo",
+            FAR if cfg.far is None else float(cfg.far),
+            cfg.depth_pooled,
+        ),
         train_real=_path(cfg.train_real),
         device=choose_device(cfg.device),
         batch_size=cfg.batch_size,
@@ -118,10 +230,12 @@ def report(
         real_size=cfg.real_size,
         swd_count=cfg.swd_count,
         minimum_ceiling=cfg.minimum_ceiling,
+        cache=default_folder() if cfg.cache == "auto" else _path(cfg.cache),
         **origin,
     )
-    protocol.write(found, out)
-    print(f"{table(found, paper_row)}\n{out}")
+    once(protocol.write, found, out)
+    if not quiet and rank() == 0:
+        print(f"{table(found, paper_row)}\n{out}")
     return found
 
 

@@ -38,6 +38,8 @@ def test(cfg: DictConfig) -> Path:
         images = Reversed(split.reals()) if back else split.sources()
     else:
         colors = None if back else loaded.cfg.dataset.get("colors")
+        if colors is not None and shows_colours(cfg.input):
+            colors = None
         reading = {
             "labels": known.labels or colors is not None,
             "classes": known.classes if colors is None else loaded.cfg.dataset.classes,
@@ -59,12 +61,20 @@ def test(cfg: DictConfig) -> Path:
         "network": cfg.network,
         "step": loaded.step,
         "mode": "eval",
-        "average": bool(loaded.state.get("average")) and not back,
+        "average": bool(loaded.state.get("average")),
         "images": count,
     }
     (output / "render.json").write_text(json.dumps(about, indent=1) + "\n")
     print(f"{count} images in {output}")
     return output
+
+
+def shows_colours(place: str) -> bool:
+    """Whether the first of the inputs is an RGB image, as against label ids."""
+    from data.files import find_inputs
+    from data.reading import read_header
+
+    return read_header(next(iter(find_inputs(Path(place).expanduser())[1].values()))).mode == "RGB"
 
 
 @entry("test")

@@ -23,7 +23,7 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
 
     from engine import distributed
     from engine.build import Rates, build, build_dataset, held_out
-    from engine.checkpoint import RunFolder, start_from
+    from engine.checkpoint import Loaded, RunFolder, start_from
     from engine.checks import validate
     from engine.guard import FiniteGuard, gradient_norm
     from engine.inputs import Inputs
@@ -31,7 +31,9 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
     from engine.render import SampleGrid
     from engine.sampling import StepSampler, loader, mix
     from engine.schedule import Average, Plan
+    from evaluate import evaluate_run, in_training
     from losses.objective import Views
+    from metrics.catalogue import METRICS, merit
     from models.blocks import BatchNorm
 
     options = cfg.train
@@ -44,6 +46,7 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
         parts = build(cfg, inputs)
         if cfg.checkpoint is not None:
             start_from(cfg.checkpoint, parts.networks)
+        shown = held_out(cfg) if options.samples else None
         run = RunFolder(folder, cfg)
         if rank == 0:
             data.verify()
@@ -56,7 +59,7 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
         for module in parts.modules:
             module.to(device=device, dtype=dtype, memory_format=layout)
         rates = Rates.of(cfg, parts)
-        average = Average(parts.generator, options.ema) if options.ema else None
+        average = Average(torch.nn.ModuleDict(parts.generators), options.ema) if options.ema else None
 
         state = run.latest()
         start = 0
@@ -74,11 +77,18 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
         sampler = StepSampler(len(data), options.batch_size, options.accumulate, cfg.seed, 0, 0, rank, world)
         plan = Plan(options, sampler.per_epoch)
         sampler.start, sampler.stop, sampler.plain_from = min(start, plan.steps), plan.steps, plan.plain_from
+        best = None if state is None else state.get("best")
+        judging = in_training(cfg) if cfg.evaluate.every else None
+        if judging is not None:
+            main_row = METRICS[judging.metrics[0]].rows[0]
+            choice = {"metric": main_row, "split": judging.split, "images": judging.images}
+            if best is not None and {key: best[key] for key in choice} != choice:
+                best = None
         record = Recorder(folder, rank == 0, start, plan.steps, options.batch_size, state and state["record"])
         guard = FiniteGuard(device)
         grid = (
-            SampleGrid(held_out(cfg), inputs, options.samples, device, dtype, cfg.dataset.name)
-            if rank == 0 and options.samples
+            SampleGrid(shown, inputs, options.samples, device, dtype, cfg.dataset.name)
+            if rank == 0 and shown is not None
             else None
         )
         if rank == 0:
@@ -92,7 +102,9 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
         others = {name: (bare, distributed.parallel(bare, device)) for name, bare in parts.other_steps.items()}
         autocast = torch.autocast(device.type, torch.bfloat16, enabled=options.precision is Precision.bf16)
 
-        def save(step: int) -> None:
+        encoder = parts.encoder.weights if parts.encoder is not None else None
+
+        def save(step: int, name: str = "last.pt") -> None:
             guard.settle()
             pooled = {name: pool.state(world) for name, pool in parts.pools.items()} if options.pool else {}
             if rank == 0:
@@ -101,19 +113,35 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
                 run.save(
                     step,
                     inputs,
-                    options.keep,
+                    options.keep if name == "last.pt" else 0,
+                    name,
                     networks=networks,
                     optimizers=optimizers,
                     record=record.state_dict(),
-                    encoder=parts.encoder.weights if parts.encoder is not None else None,
+                    encoder=encoder,
                     **({"average": average.state_dict()} if average else {}),
                     **({"pools": pooled} if pooled else {}),
+                    **({"best": best} if best else {}),
                 )
 
         def show(step: int) -> None:
             if grid is not None:
                 with autocast, nullcontext() if average is None else average.applied():
                     record.samples(step, grid.rows(parts.generators))
+
+        def evaluate(step: int) -> None:
+            """Measure this step's weights as evaluate.py would; the best so far are kept in best.pt."""
+            nonlocal best
+            guard.settle()
+            weights = {"networks": {"generator": parts.generator.state_dict()}, "encoder": encoder}
+            weights |= {"average": average.state_dict()} if average else {}
+            found = evaluate_run(judging, Loaded(folder / "last.pt", step, cfg, inputs, weights), quiet=True)["metrics"]
+            value, reached = found[main_row]["value"], merit(found[main_row])
+            better = best is None or reached > best["merit"]
+            record.evaluated(step, {name: entry["value"] for name, entry in found.items()}, better)
+            if better:
+                best = {**choice, "step": step, "value": value, "merit": reached}
+                save(step, "best.pt")
 
         def step_others(step: int, made: list[Views], values: dict[str, torch.Tensor]) -> None:
             """Terms' own parts, then the discriminators: one step each on the micro-batches' detached images."""
@@ -135,6 +163,8 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
 
         if start == 0:
             show(0)
+            if judging is not None:
+                evaluate(0)
         parts.train_others(False)
         begun, end, reached = time.perf_counter(), False, start
         batches = iter(loader(data, sampler, options.workers, device))
@@ -154,9 +184,9 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
             # be kept, so that their images are made twice instead.
             first, alone = parts.setting.discriminator_first, options.accumulate == 1
             if first and not alone:
-                with torch.no_grad(), autocast:
-                    made = [parts.generator_step.views(batch, draw) for batch in micros]
-                step_others(step, made, values)
+                with autocast:
+                    fakes = [parts.generator_step.fakes(batch, draw) for batch in micros]
+                step_others(step, fakes, values)
             kept = []
             rates.optimizers["generator"].zero_grad(set_to_none=True)
             for micro, batch in enumerate(micros):
@@ -171,13 +201,14 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
                 gather(values, losses, options.accumulate)
                 if not first:
                     kept.append(views.detached())
+                del views, losses  # or this step's feature maps would live on beside the next one's
             for name, generator in parts.generators.items():
                 values[f"norm/{name}"] = gradient_norm(generator)
             rates.optimizers["generator"].step()
             if not first:
                 if options.regenerate_fake:
-                    with torch.no_grad(), autocast:
-                        kept = [parts.generator_step.views(batch, draw) for batch in micros]
+                    with autocast:
+                        kept = [parts.generator_step.fakes(batch, draw) for batch in micros]
                 step_others(step, kept, values)
 
             if average is not None:
@@ -192,6 +223,8 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
             end |= step + 1 == plan.steps
             if (step + 1) % options.sample_every == 0 or end:
                 show(step + 1)
+            if judging is not None and (step + 1) % cfg.evaluate.every == 0:
+                evaluate(step + 1)
             if (step + 1) % options.save_every == 0 or end:
                 save(step + 1)
             reached = step + 1

@@ -17,6 +17,7 @@ class Example(TypedDict):
     source: (1, H, W) uint8 label ids, or a (C, H, W) uint8 image; absent from items of an unpaired `reals()`.
     target: (C, H, W) uint8 image; absent from items of `folders.Inputs` and of an unpaired `sources()`.
     instance: (1, H, W) int32 instance ids, where the data set has them.
+    depth: (1, H, W) int32 millimetres, of which the target shows the colours, where the data set has depth.
     label: (1, H, W) uint8 ids that a translation of the source is scored against, in items of `sources()`.
     """
 
@@ -24,6 +25,7 @@ class Example(TypedDict):
     source: NotRequired[Tensor]
     target: NotRequired[Tensor]
     instance: NotRequired[Tensor]
+    depth: NotRequired[Tensor]
     label: NotRequired[Tensor]
 
 
@@ -34,6 +36,7 @@ class Batch(TypedDict):
     source: NotRequired[Tensor]
     target: NotRequired[Tensor]
     instance: NotRequired[Tensor]
+    depth: NotRequired[Tensor]
     label: NotRequired[Tensor]
 
 

@@ -48,6 +48,7 @@ class Paired:
     """
 
     target_channels = 3
+    target_folder = "target"  # of a split; PairedDepth reads another
     aligned = True  # source and target of an item show the same scene
 
     def __init__(
@@ -79,7 +80,7 @@ class Paired:
         self.augment = Augment(self.size, load, flip, labels) if augment else None
 
         place = self._place()
-        sides = ["input", "target"] + ["instance"] * instance
+        sides = ["input", self.target_folder] + ["instance"] * instance
         files = {side: find_images(place / side) for side in sides}
         self.names = match(files, place)
         self.files = [tuple(files[side][name] for side in sides) for name in self.names]
@@ -112,8 +113,12 @@ class Paired:
         """Item `index` as it lies on disk, at its own size."""
         source, target, *instance = self.files[index]
         example = self.reader.read(self.names[index], source, instance[0] if instance else None)
-        example["target"] = read_image(target)
+        self.read_target(example, target)
         return example
+
+    def read_target(self, example: Example, file: Path) -> None:
+        """Puts the image of one target file into `example`."""
+        example["target"] = read_image(file)
 
     def __getitem__(self, key: Key) -> Example:
         """Item index, (index, draw) or (index, draw, plain): see `example.unpack`."""

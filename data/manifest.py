@@ -9,7 +9,9 @@ Schema 1, an object with these keys:
     paired: whether items are pairs; where the key is missing they are. Names of unpaired items are A/NAME and B/NAME.
     labels: {"kind": "ids", "classes": K, "ignore": id or null}, or {"kind": "image", "channels": C}; of input/, and of
         labels/ where items are unpaired.
-    instance: whether instance/ exists. image_size: [height, width] where all are equal, else null.
+    instance: whether instance/ exists. depth: whether depth/, 16-bit millimetres, takes the place of target/.
+    grey: number of grey photos, which became RGB. Files of the first version have neither of these two keys.
+    image_size: [height, width] where all are equal, else null.
     splits: split -> {"count": n, "sha256": of the sorted names, one a line, "names": [...]}.
     dropped: [{"name": ..., "reason": ...}].
 """
@@ -101,6 +103,8 @@ def write_manifest(
     splits: dict[str, list[str]],
     dropped: list[tuple[str, str]],
     paired: bool = True,
+    depth: bool = False,
+    grey: int = 0,
 ) -> dict[str, Any]:
     """Writes manifest.json of the schema above, all or nothing, and returns it. The same data, the same bytes."""
     manifest = {
@@ -112,6 +116,8 @@ def write_manifest(
         "paired": paired,
         "labels": labels,
         "instance": instance,
+        "depth": depth,
+        "grey": grey,
         "image_size": image_size,
         "splits": {split: split_record(names) for split, names in splits.items()},
         "dropped": [{"name": name, "reason": reason} for name, reason in dropped],

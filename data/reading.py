@@ -77,6 +77,17 @@ def read_instance(file: Path) -> Tensor:
         raise _broken(file, error) from error
 
 
+def read_depth(file: Path) -> Tensor:
+    """(1, H, W) int32 millimetres of a 16-bit PNG. Raises: UserError for a damaged file, colours or 8 bits."""
+    try:
+        with Image.open(file) as image:
+            if image.mode not in ("I", "I;16", "I;16B"):
+                raise UserError(f"{file}: is a {image.mode} image; a depth map is a 16-bit PNG of millimetres")
+            return torch.from_numpy(np.array(image).astype(np.int32))[None]
+    except BROKEN as error:
+        raise _broken(file, error) from error
+
+
 @dataclass(frozen=True)
 class LabelReader:
     """Reads label maps as ids in 0..classes-1 or `ignore`.

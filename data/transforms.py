@@ -24,7 +24,7 @@ def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def resize_ids(ids: Tensor, size: tuple[int, int]) -> Tensor:
-    """(1, H, W) integers to (1, *size): the id under the centre of each new pixel, never a blend.
+    """(1, H, W) integers to (1, *size): the id or depth under the centre of each new pixel, never a blend.
 
     Centres line up with those of `resize_image`; torchvision's nearest takes the upper left corner instead.
     """
@@ -39,7 +39,7 @@ def resize_ids(ids: Tensor, size: tuple[int, int]) -> Tensor:
 def resize(example: Example, size: tuple[int, int], labels: bool = True) -> Example:
     """Every image of the example to `size`; `labels` says that the source holds ids."""
     resized = dict(example)
-    for key in ("source", "target", "instance", "label"):
+    for key in ("source", "target", "instance", "depth", "label"):
         if key in example:
             fit = resize_ids if _holds_ids(key, labels) else resize_image
             resized[key] = fit(example[key], size)  # type: ignore[literal-required]
@@ -47,7 +47,7 @@ def resize(example: Example, size: tuple[int, int], labels: bool = True) -> Exam
 
 
 def _holds_ids(key: str, labels: bool) -> bool:
-    return key in ("instance", "label") or (key == "source" and labels)
+    return key in ("instance", "depth", "label") or (key == "source" and labels)
 
 
 def seed_of(key: tuple[int, ...]) -> int:

@@ -1,17 +1,20 @@
 """Checkpoints: written atomically, loaded with weights_only, and refused with a reason where they do not fit."""
 
+import inspect
 import json
 import os
 import pickle
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from engine.config import NEUTRAL, ConfigError
+from engine.config import NEUTRAL, Config, ConfigError
 from engine.inputs import Inputs
 from errors import UserError
 
@@ -69,17 +72,21 @@ def read(path: Path) -> dict[str, Any]:
     return state
 
 
-def locate(checkpoint: str) -> Path:
-    """A checkpoint argument: a file, or a run folder, then its last.pt."""
+def locate(checkpoint: str, which: str = "last") -> Path:
+    """A checkpoint argument: a file, or a run folder, then its last.pt, or its best.pt where `which` is best."""
     path = Path(checkpoint).expanduser()
-    if path.is_dir():
-        if not (path / "last.pt").is_file():
-            raise UserError(
-                f"checkpoint={checkpoint}: the folder holds no last.pt; "
-                "give a run folder (checkpoints/.../seed0) or a .pt file"
-            )
-        return path / "last.pt"
-    return path
+    if which not in ("last", "best"):
+        raise UserError(f"which={which}: last or best was wanted")
+    if not path.is_dir():
+        if which == "best" and path.name != "best.pt":
+            raise UserError(f"which=best: checkpoint={checkpoint} is a file; give the run's folder")
+        return path
+    if not (path / f"{which}.pt").is_file():
+        cure = (
+            "train with evaluate.every set, which keeps one" if which == "best" else "give a run folder or a .pt file"
+        )
+        raise UserError(f"checkpoint={checkpoint}: the folder holds no {which}.pt; {cure} (checkpoints/.../seed0)")
+    return path / f"{which}.pt"
 
 
 @dataclass
@@ -92,10 +99,18 @@ class Loaded:
     inputs: Inputs
     state: dict[str, Any]
 
+    @property
+    def selection(self) -> str:
+        """How this checkpoint of its run was chosen: last, best(metric, split), or step for any other file."""
+        best = self.state.get("best")
+        if self.path.name == "best.pt" and best:
+            return f"best({best['metric']}, {best['split']})"
+        return "last" if self.path.name == "last.pt" else "step"
+
     @classmethod
-    def open(cls, checkpoint: str) -> "Loaded":
-        """Of a run folder or a file."""
-        path = locate(checkpoint)
+    def open(cls, checkpoint: str, which: str = "last") -> "Loaded":
+        """Of a run folder or a file; `which` as `locate` has it."""
+        path = locate(checkpoint, which)
         state = read(path)
         return cls(path, state["step"], OmegaConf.create(state["config"]), Inputs.from_json(state["inputs"]), state)
 
@@ -157,8 +172,8 @@ class RunFolder:
         temporary.write_text(self.text)
         temporary.replace(present)
 
-    def save(self, step: int, inputs: Inputs, keep: int, **parts: Any) -> None:
-        """Write last.pt; with keep > 0 also step_<n>.pt, of which the newest `keep` stay."""
+    def save(self, step: int, inputs: Inputs, keep: int, name: str = "last.pt", **parts: Any) -> None:
+        """Write the file `name`; with keep > 0 also step_<n>.pt, of which the newest `keep` stay."""
         state = {
             "schema": SCHEMA,
             "step": step,
@@ -168,7 +183,7 @@ class RunFolder:
         }
         if keep:
             write(self.path / f"step_{step:08d}.pt", state)
-        write(self.path / "last.pt", state)
+        write(self.path / name, state)
         for old in sorted(self.path.glob("step_*.pt"))[: -keep or None] if keep else []:
             old.unlink()
 
@@ -179,14 +194,32 @@ class RunFolder:
 
 
 def differences(old: Any, new: Any) -> list[str]:
-    """Dotted keys whose values differ, those aside that never change a result (`NEUTRAL`, and where things lie)."""
+    """Dotted keys whose values differ, those aside that never change a result (`NEUTRAL`, and where things lie).
+
+    A key that the old config does not know, because it is younger than the folder, had its default there.
+    """
     before, after = _flat(old), _flat(new)
     found = []
     for key in sorted(before.keys() | after.keys()):
         a, b = before.get(key, "absent"), after.get(key, "absent")
+        if a == "absent" and b == _default(new, key):
+            continue
         if a != b and not NEUTRAL.match(key) and not key.endswith((".weights_dir", ".offline")):
             found.append(f"{key}: {a} there, {b} here")
     return found
+
+
+def _default(cfg: Any, key: str) -> Any:
+    """What a key is where no config names it: the default of its constructor, or of the trunk's types."""
+    path, _, name = key.rpartition(".")
+    node = OmegaConf.select(cfg, path) if path else cfg
+    target = node.get("_target_") if isinstance(node, DictConfig) else None
+    if target is None:
+        value = OmegaConf.select(OmegaConf.structured(Config), key, default="absent")
+    else:
+        accepted = inspect.signature(get_object(target)).parameters
+        value = accepted[name].default if name in accepted else "absent"
+    return value.value if isinstance(value, Enum) else list(value) if isinstance(value, tuple) else value
 
 
 def _flat(node: Any, path: str = "") -> dict[str, Any]:

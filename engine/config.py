@@ -82,6 +82,18 @@ class Train:
 
 
 @dataclass
+class Evaluate:
+    """Evaluation during training; docs in configs/train.yaml."""
+
+    every: int = 0
+    split: str = "val"
+    images: int | None = 64
+    metrics: list[str] = field(default_factory=lambda: ["fd_lite2"])
+    segmenter: str | None = None
+    batch_size: int = 16
+
+
+@dataclass
 class Term:
     """One weighted term of an objective."""
 
@@ -94,21 +106,30 @@ class Nce:
     """What the losses of the NCE family do unless told otherwise; a setting gives both, an experiment may change them.
 
     bidirectional: half the sum of both directions (CFL Eq. 5); direction: of WeightNCE's and MoNCE's weights;
-    patches: drawn from each layer and image, null for all.
+    patches: drawn from each layer and image, null for all; weight: of the terms that read it, for recipes to change.
     """
 
     bidirectional: bool = MISSING
     direction: str = MISSING
     patches: int | None = MISSING
+    weight: float = 1.0
 
 
 @dataclass
-class Paper:
-    """The row of a paper's table that an experiment reproduces."""
+class Place:
+    """A row of a paper's table ("1", ...) or a curve of a figure ("fig3") and the point of it, beta or Q."""
+
+    table: str = MISSING
+    row: str = MISSING
+    x: float | None = None
+
+
+@dataclass
+class Paper(Place):
+    """What an experiment reproduces of which paper (cfl, monce); `also`: the other places that print the same run."""
 
     paper: str = MISSING
-    table: int = MISSING
-    row: str = MISSING
+    also: list[Place] = field(default_factory=list)
 
 
 @dataclass
@@ -125,6 +146,7 @@ class Config:
     paper: Paper | None = None
     deviations: list[str] = field(default_factory=list)
     train: Train = field(default_factory=Train)
+    evaluate: Evaluate = field(default_factory=Evaluate)
     dataset: Any = MISSING
     model: Any = MISSING
     setting: Any = MISSING
@@ -140,19 +162,22 @@ def register() -> None:
     OmegaConf.register_new_resolver(
         "dashes", lambda path: "default" if path is None else str(path).replace("/", "-"), replace=True
     )
+    OmegaConf.register_new_resolver("enlarged", lambda size: [round(side * 286 / 256) for side in size], replace=True)
     OmegaConf.register_new_resolver("basename", lambda path: Path(str(path)).expanduser().resolve().name, replace=True)
 
 
 def trunk_keys() -> list[str]:
     """Dotted names of the typed keys, for 'did you mean'."""
-    return [name for name in Config.__dataclass_fields__ if name != "train"] + [
-        f"train.{name}" for name in Train.__dataclass_fields__
+    groups: dict[str, Any] = {"train": Train, "evaluate": Evaluate}
+    return [name for name in Config.__dataclass_fields__ if name not in groups] + [
+        f"{group}.{name}" for group, types in groups.items() for name in types.__dataclass_fields__
     ]
 
 
 # Overrides that never change what a step computes, so that a run folder is found again under any of them.
 NEUTRAL = re.compile(
     r"^[+~]*(experiment|dataset|run|seed|checkpoint|weights_dir|offline|dataset\.(root|name)|hydra\..*|hydra/.*"
+    r"|paper|paper\..*|deviations|evaluate\.\w+"
     r"|train\.(steps|epochs|minutes|workers|device|log_every|sample_every|samples|save_every|keep))(@|=|$)"
 )
 

@@ -1,8 +1,9 @@
 """What a run leaves behind while it trains: log.jsonl, TensorBoard events, sample grids, a progress bar. Rank 0 only.
 
 log.jsonl, schema 1: one JSON object a log step, keys `step`, `images` (seen so far), one mean since the previous line
-for each weighted term under its YAML name, `discriminator` (its loss), `norm/<network>` (gradient norm), `lr`, and what
-may differ between two equal runs: `images_per_second`, `data_wait` (share of the time), `memory_mb` (peak), `time`.
+for each weighted term under its YAML name, `<term>_own` of a term that trains parts, `discriminator` (and with
+setting=cycle `discriminator_source`; their losses), `norm/<network>` (gradient norm), `lr`, and what may differ between
+two equal runs: `images_per_second`, `data_wait` (share of the time), `memory_mb` (peak), `time`.
 """
 
 import json
@@ -95,6 +96,15 @@ class Recorder:
             picture = grid(rows)
             save_image(picture, self.folder / "samples" / f"{step:08d}.png")
             self.writer.add_image("samples", picture, step, dataformats="HWC")
+
+    def evaluated(self, step: int, values: dict[str, float], best: bool) -> None:
+        """What an evaluation gave: TensorBoard's evaluate/<metric>, and a line above the progress bar."""
+        if not self.first:
+            return
+        for name, value in values.items():
+            self.writer.add_scalar(f"evaluate/{name}", value, step)
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        tqdm.write(f"step {step}: {shown}{', the best so far' if best else ''}")
 
     def state_dict(self) -> dict[str, Any]:
         """Sums since the last log line, so that a resumed run writes the same lines."""

@@ -26,7 +26,7 @@ def load_generator(loaded: Loaded, device: torch.device, name: str = "generator"
     """The checkpoint's generator in eval mode; its moving average where the run kept one.
 
     Args:
-        name: "generator", or "generator_source", the way back of setting=cycle (never averaged).
+        name: "generator", or "generator_source", the way back of setting=cycle.
     Raises:
         UserError: when the checkpoint holds no network of that name.
     """
@@ -35,8 +35,8 @@ def load_generator(loaded: Loaded, device: torch.device, name: str = "generator"
         raise UserError(f"network={name}: {loaded.path} holds no such network; one of {', '.join(held)} is wanted")
     generator = build_generator(loaded.cfg, loaded.inputs, name)
     state = loaded.state["networks"][name]
-    if name == "generator" and loaded.state.get("average"):
-        state = loaded.state["average"]
+    if average := loaded.state.get("average"):
+        state = {key.removeprefix(f"{name}."): value for key, value in average.items() if key.startswith(f"{name}.")}
     load_network(generator, state, name, loaded.path)
     return _ready(generator, loaded, device)
 
@@ -55,13 +55,15 @@ def _ready(generator: Any, loaded: Loaded, device: torch.device) -> nn.Module:
 def translate(generator: nn.Module, source: Tensor) -> Tensor:
     """(B, C, H, W) of any size to (B, 3, H, W) uint8.
 
-    Sizes that are no multiple of the network's `size_multiple` are padded by repeating the last row and column, and
-    cropped back.
+    Sizes that are no multiple of the network's `size_multiple`, or below its `smallest`, are padded by repeating the
+    last row and column, and cropped back.
     """
     height, width = source.shape[-2:]
-    multiple = getattr(generator, "size_multiple", 1)
-    rows = torch.arange(-(-height // multiple) * multiple, device=source.device).clamp_(max=height - 1)
-    columns = torch.arange(-(-width // multiple) * multiple, device=source.device).clamp_(max=width - 1)
+    multiple, smallest = getattr(generator, "size_multiple", 1), getattr(generator, "smallest", 1)
+    rows, columns = (
+        torch.arange(-(-max(side, smallest) // multiple) * multiple, device=source.device).clamp_(max=side - 1)
+        for side in (height, width)
+    )
     if len(rows) != height or len(columns) != width:
         source = source[..., rows[:, None], columns]
     return to_uint8(generator(source)[..., :height, :width])
@@ -104,6 +106,12 @@ def render(
             write_png(picture(image), folder / f"{name}.png")
             count += 1
     return count
+
+
+def spread(length: int, count: int | None) -> list[int]:
+    """`count` indices below `length` at even distances, all of them where there are fewer or `count` is None."""
+    count = length if count is None else min(count, length)
+    return [index * length // count for index in range(count)]
 
 
 def sample(length: int, count: int, seed: int) -> list[int]:

@@ -14,12 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from .objective import Views
+from .perceptual import SPADE_WEIGHTS
 from .words import word
 
 Head = Literal["linear", "mlp", "identity"]
 Reduce = Literal["sum", "mean"]
 Init = Literal["xavier", "pytorch"]
 Layers = Literal["all", "last"]
+Weights = Literal["spade"]
 
 
 class Comparison(nn.Module):
@@ -37,8 +39,8 @@ class Comparison(nn.Module):
         head: of each layer, shared by query and key. "linear": C -> dim; "mlp": C -> dim, ReLU, dim -> dim;
             "identity": none. Losses on maps have none.
         dim: channels after the head.
-        layer_weights: one a layer; None: the loss's, else 1. The loss's belong to the deepest layers: fewer layers take
-            the last ones, more go on with halves.
+        layer_weights: one a layer; "spade": 1/32, 1/16, 1/8, 1/4, 1; None: the loss's, else 1. SPADE's and the loss's
+            belong to the deepest layers: fewer layers take the last ones, more go on with halves.
         reduce: over layers, "sum" or "mean".
         head_init: "xavier" (normal, gain 0.02, bias 0: CUT, CFL) or "pytorch".
         weighted_layers: "all", or "last": the other layers take the loss's `unweighted()`, PatchNCE; None: the loss's,
@@ -55,7 +57,7 @@ class Comparison(nn.Module):
         patches: int | None = 1024,
         head: Head = "linear",
         dim: int = 256,
-        layer_weights: Sequence[float] | None = None,
+        layer_weights: Sequence[float] | Weights | None = None,
         reduce: Reduce = "sum",
         head_init: Init = "xavier",
         weighted_layers: Layers | None = None,
@@ -116,7 +118,10 @@ def draw_places(features: Tensor, patches: int | None, generator: torch.Generato
     count = features.shape[-2] * features.shape[-1]
     if patches is None or patches >= count:
         return None
-    return torch.randperm(count, generator=generator)[:patches].to(features.device)
+    places = torch.randperm(count, generator=generator)[:patches]
+    if features.is_cuda:
+        return places.pin_memory().to(features.device, non_blocking=True)  # or the host would wait for the device
+    return places
 
 
 def _take(features: Tensor, places: Tensor | None) -> Tensor:
@@ -136,8 +141,11 @@ def _head(kind: Head, channels: int, dim: int, init: Init) -> nn.Module:
     return head
 
 
-def _layer_weights(own: Sequence[float] | None, of_loss: Sequence[float] | None, layers: int) -> list[float]:
-    if own is not None:
+def _layer_weights(own: Sequence[float] | Weights | None, of_loss: Sequence[float] | None, layers: int) -> list[float]:
+    if isinstance(own, str):
+        word("layer_weights", own, Weights)
+        of_loss = SPADE_WEIGHTS
+    elif own is not None:
         if len(own) != layers:
             raise ValueError(f"layer_weights has {len(own)} numbers for {layers} layers")
         return [float(weight) for weight in own]

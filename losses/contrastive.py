@@ -106,6 +106,7 @@ class PatchNCE(_Contrast):
         negatives: "image": the other patches of the same image; "batch": those of all images.
         intra_negatives: CFL's released code: the other patches of the query's own image are negatives too; these pass
             gradient.
+        q: total weight of the negatives in units of their number (MoNCE, Fig. 7).
     """
 
     def __init__(
@@ -116,16 +117,20 @@ class PatchNCE(_Contrast):
         normalize: bool = True,
         negatives: Negatives = "image",
         intra_negatives: bool = False,
+        q: float = 1.0,
     ) -> None:
         super().__init__(temperature, bidirectional, detach, normalize, negatives)
         self.intra_negatives = intra_negatives
+        self.q = _positive("q", q)
 
     def patches(self, query: Tensor, key: Tensor, detach: Stop, extra: Tensor | None = None) -> Tensor:
         if self.intra_negatives and query.shape[1] > 1:
             diagonal = torch.eye(query.shape[1], dtype=torch.bool, device=query.device)
             own = (query / self.temperature @ query.mT).masked_fill_(diagonal, -math.inf).logsumexp(-1)
             extra = own if extra is None else torch.logaddexp(extra, own)
-        return nce(query, key, None, None, self.temperature, detach, extra)
+        # the sum of the negatives times Q is the positive divided by Q
+        bonus = None if self.q == 1 else query.new_full(query.shape[:2], -math.log(self.q))
+        return nce(query, key, None, bonus, self.temperature, detach, extra)
 
     def further(self, anchor: Tensor, other: Tensor) -> Tensor:
         return (anchor / self.temperature @ other.mT).logsumexp(-1)

@@ -3,9 +3,11 @@
 Nothing here needs torch, so that a mistyped name is told before anything is loaded.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Any
 
 from errors import UserError
 
@@ -33,6 +35,8 @@ METRICS = {
     "kid_lite2": Metric(("kid_lite2",), "lower", "lite2", 1280),
     "swd": Metric(("swd",), "lower"),
     "segmentation": Metric(("miou", "pixacc", "pixacc_all", "classacc"), "higher"),
+    "depth": Metric(("rel", "rms"), "lower"),
+    "depth_median": Metric(("rel_median", "rms_median"), "lower"),
     "appearance": Metric(("channel_range", "second_difference", "fixed_pattern"), "real"),
 }
 
@@ -47,6 +51,14 @@ def choose(metrics: Sequence[str]) -> list[str]:
     if not metrics:
         raise UserError(f"metrics=[]: nothing to measure; there are {', '.join(METRICS)}")
     return list(dict.fromkeys(metrics))
+
+
+def merit(entry: Mapping[str, Any]) -> float:
+    """A number of a report as one that is the larger the better, to choose checkpoints by; minus infinity for none."""
+    value = entry["value"]
+    if value is None or not math.isfinite(value):
+        return -math.inf
+    return {"higher": value, "lower": -value, "real": -abs(value - entry.get("real", value))}[entry["better"]]
 
 
 def with_kernels(chosen: Sequence[str], images: int, warnings: list[str]) -> list[str]:

@@ -42,11 +42,12 @@ def image_files(folder: Path, key: str = "folder") -> list[Path]:
     return sorted(files, key=lambda path: path.relative_to(folder).as_posix())
 
 
-def read(path: Path, size: Size | None = None) -> Tensor:
+def read(path: Path, size: Size | None = None, interpolation: str = "bicubic") -> Tensor:
     """One image as (3, H, W) uint8 RGB: grey and palettes are expanded, alpha is dropped.
 
     Args:
-        size: (H, W) to resize to by antialiased bicubic; None keeps the pixels of the file.
+        size: (H, W) to resize to, antialiased; None keeps the pixels of the file.
+        interpolation: bicubic or bilinear.
     Raises: UserError naming a file that is truncated, is no image, or has more than 8 bits a channel.
     """
     try:
@@ -55,7 +56,7 @@ def read(path: Path, size: Size | None = None) -> Tensor:
                 raise UserError(f"{path}: mode {image.mode}; the metrics want 8 bits a channel")
             rgb = image.convert("RGB")
             if size is not None and rgb.size != size[::-1]:
-                rgb = rgb.resize(size[::-1], Image.Resampling.BICUBIC)
+                rgb = rgb.resize(size[::-1], Image.Resampling[interpolation.upper()])
             return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)  # (H, W, 3) -> (3, H, W)
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(_unreadable(path, error)) from error
@@ -66,17 +67,23 @@ def _unreadable(path: Path, error: Exception) -> str:
     return f"{path}: cannot be read ({reason}); make this file again or take it out of the folder"
 
 
-def batches(files: Iterable[Path], batch_size: int, workers: int = 2, size: Size | None = None) -> Iterator[Tensor]:
+def batches(
+    files: Iterable[Path],
+    batch_size: int,
+    workers: int = 2,
+    size: Size | None = None,
+    interpolation: str = "bicubic",
+) -> Iterator[Tensor]:
     """Batches (B, 3, H, W) uint8 in the order of the files, decoded by threads ahead of their use.
 
-    A batch ends early where the next image has another size, so that a folder of mixed sizes is read as it is. At most
-    two batches are decoded ahead, whatever the number of files.
+    A batch ends early where the next image has another size, so that a folder of mixed sizes is read as it is; none
+    reaches across a multiple of `batch_size` files. At most two batches are decoded ahead, whatever their number.
     """
     waiting: deque[Future[Tensor]] = deque()
     batch: list[Tensor] = []
     with ThreadPoolExecutor(max(workers, 1)) as pool:
-        for image in _in_order(pool, files, waiting, 2 * batch_size, size):
-            if batch and (len(batch) == batch_size or image.shape != batch[0].shape):
+        for at, image in enumerate(_in_order(pool, files, waiting, 2 * batch_size, size, interpolation)):
+            if batch and (at % batch_size == 0 or image.shape != batch[0].shape):
                 yield torch.stack(batch)
                 batch = []
             batch.append(image)
@@ -85,11 +92,16 @@ def batches(files: Iterable[Path], batch_size: int, workers: int = 2, size: Size
 
 
 def _in_order(
-    pool: ThreadPoolExecutor, files: Iterable[Path], waiting: deque[Future[Tensor]], ahead: int, size: Size | None
+    pool: ThreadPoolExecutor,
+    files: Iterable[Path],
+    waiting: deque[Future[Tensor]],
+    ahead: int,
+    size: Size | None,
+    interpolation: str,
 ) -> Iterator[Tensor]:
     try:
         for path in files:
-            waiting.append(pool.submit(read, path, size))
+            waiting.append(pool.submit(read, path, size, interpolation))
             if len(waiting) > ahead:
                 yield waiting.popleft().result()
         while waiting:

@@ -53,6 +53,15 @@ def read_labels(path: Path, table: Tensor, classes: int, size: Size) -> Tensor:
     return ids
 
 
+def label_size(path: Path) -> Size:
+    """(H, W) of a label PNG, from its header. Raises: UserError naming an unreadable file."""
+    try:
+        with Image.open(path) as image:
+            return image.size[1], image.size[0]
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
+
+
 def pair(folders: dict[str, tuple[Path, list[Path]]]) -> dict[str, list[Path]]:
     """Files of several folders in one order, matched by relative path without suffix; the first folder decides which.
 

@@ -7,7 +7,8 @@ a report says all of it, and two reports whose protocols differ are not compared
 A report is one JSON object, schema 1; keys are only ever added, a change of meaning raises the number:
 
     schema     1
-    subject    what was measured: fake, real (folders), checkpoint, step, trained_against (weights of the run's encoder)
+    subject    what was measured: fake, real (folders), checkpoint, step, split, trained_against (weights of the run's
+               encoder)
     protocol   how, all that two comparable reports share:
       fake       n, sizes {"WxH": count}, formats {"PNG": count}
       real       the same of the real images as they lie, resize ("none" or a rule), manifest_sha256 (of the data set's
@@ -18,11 +19,15 @@ A report is one JSON object, schema 1; keys are only ever added, a change of mea
     metrics    one entry per number, such as fid, swd, miou:
       value      better ("lower", "higher", or "real": the nearer to the entry's `real`), and where they exist
       floor      lower is better: of real training images against the real ones; segmentation: of shuffled images
+                 depth: of the true depth, coloured and read back
       ceiling    segmentation: of the real images        real    appearance: of the real images
+      constant   depth: of the training images' mean depth everywhere
       standard_error, sd, n, levels, iou, ...            beside
     warnings   lines of text
+    rows       the numbers once more, each with all that a table of many reports needs to tell them apart (see `rows`)
 
-Nothing in a report depends on time, machine, batch size or number of workers: measuring again gives the same file.
+Nothing in a report depends on time, batch size, number of workers or number of ranks: measuring again gives the same
+file, but for the last digits that other batches, or another machine, round differently.
 """
 
 import hashlib
@@ -33,6 +38,7 @@ from pathlib import Path
 from typing import Any
 
 from errors import UserError
+from metrics.catalogue import METRICS
 from metrics.images import Survey
 
 SCHEMA = 1
@@ -69,6 +75,32 @@ def versions(*packages: str) -> dict[str, str]:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             found[package] = "absent"
+    return found
+
+
+def rows(report: Report) -> list[dict[str, Any]]:
+    """A flat record per number: metric, value, n (generated, real), seeds, size of the images, network and its weights'
+    hash, versions, hash of the data set's manifest, checkpoint, step, split, selection; None for what it has not.
+    """
+    shared, subject = report["protocol"], report["subject"]
+    found = []
+    for metric, block in shared["metrics"].items():
+        for name in METRICS[metric].rows:
+            found.append(
+                {
+                    "metric": name,
+                    "value": report["metrics"][name]["value"],
+                    "n": [shared["fake"]["n"], shared["real"]["n"]],
+                    "seeds": block.get("seeds"),
+                    "size": " ".join(shared["fake"]["sizes"]),
+                    "network": block.get("network", block.get("segmenter")),
+                    "weights_sha256": block.get("weights_sha256"),
+                    "versions": block["versions"],
+                    "manifest_sha256": shared["real"]["manifest_sha256"],
+                    **{key: subject[key] for key in ("checkpoint", "step", "split")},
+                    "selection": shared["selection"],
+                }
+            )
     return found
 
 

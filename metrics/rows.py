@@ -12,21 +12,20 @@ from typing import Any
 import torch
 
 from errors import UserError
+from metrics import depth_images, segmentation
 from metrics import labels as label_maps
-from metrics import segmentation
 from metrics.appearance import Appearance
-from metrics.features import FeatureNetwork
+from metrics.catalogue import METRICS
 from metrics.folders import Sets
-from metrics.frechet import frechet_from_features
 from metrics.images import image_files, label, load_all
-from metrics.kid import kid
 from metrics.protocol import content_sha256, versions
+from metrics.rules import Rule
 from metrics.swd import DIRECTIONS, REPEATS, SMALLEST, WINDOW, WINDOWS, sliced_wasserstein
 
 Rows = dict[str, dict[str, Any]]
 Block = dict[str, Any]
 COMMON = ("torch", "numpy", "pillow")
-KERNELS = ("kid", "kid_lite2")
+OFF_MAP = 10  # mean RGB distance of real images from their colour map above which it is another map, or was blended
 
 
 @dataclass(frozen=True)
@@ -36,35 +35,6 @@ class Reading:
     batch_size: int
     workers: int
     device: torch.device | str
-
-
-def distances(network: FeatureNetwork, names: Sequence[str], sets: Sets, reading: Reading) -> tuple[Rows, Block]:
-    """Frechet and kernel distances (those of KERNELS, times 1000) on one network's features, computed once for all."""
-    for images in sets.all:
-        if len(images.files) < 2:
-            raise UserError(f"{images.key}={images.folder}: one image; {' and '.join(names)} want two at least")
-    features = {
-        images.key: network.extract(images.batches(reading.batch_size, reading.workers, network.name))
-        for images in sets.all
-    }
-    rows: Rows = {}
-    for name in names:
-        if name in KERNELS:
-            value, error = kid(features["fake"], features["real"])
-            rows[name] = {"value": 1000 * value, "standard_error": 1000 * error}
-        else:
-            rows[name] = {"value": frechet_from_features(features["fake"], features["real"])}
-        if sets.floor is not None:
-            a, b = features[sets.floor.key], features["real"]
-            rows[name]["floor"] = 1000 * kid(a, b)[0] if name in KERNELS else frechet_from_features(a, b)
-    block = {
-        "network": network.name,
-        "weights": network.spec.weights,
-        "weights_sha256": network.sha256,
-        "resize": network.spec.resize,
-        "versions": versions(*COMMON, *network.spec.packages),
-    }
-    return rows, block
 
 
 def swd(sets: Sets, seed: int, count: str, reading: Reading) -> tuple[Rows, Block]:
@@ -101,7 +71,7 @@ def swd(sets: Sets, seed: int, count: str, reading: Reading) -> tuple[Rows, Bloc
 
 def segmentation_scores(
     segmenter: segmentation.Segmenter,
-    file: Path | None,
+    rule: Rule,
     labels: Path,
     score_map: Sequence[int] | None,
     minimum_ceiling: float,
@@ -109,6 +79,8 @@ def segmentation_scores(
     reading: Reading,
 ) -> tuple[Rows, Block]:
     """Scores of the generated images with those of the real ones (ceiling) and of shuffled ones (floor)."""
+    weights, settings = identity(segmenter)
+    score_map = rule.class_map if rule.class_map is not None else score_map
     folders = {images.key: (images.folder, images.files) for images in (sets.fake, sets.real)}
     files = label_maps.pair({**folders, "labels": (labels, image_files(labels, "labels"))})
     found = segmentation.evaluate(
@@ -118,6 +90,8 @@ def segmentation_scores(
         files["labels"],
         score_map=score_map,
         real_size=sets.real.size,
+        size=rule.size,
+        interpolation=rule.interpolation,
         batch_size=reading.batch_size,
         workers=reading.workers,
         device=reading.device,
@@ -130,10 +104,11 @@ def segmentation_scores(
             rows[name]["floor"] = found.floor[name]
     rows["miou"] |= {"iou": found.fake["iou"], "absent": found.fake["absent"], "iou_ceiling": found.ceiling["iou"]}
     block = {
-        "segmenter": type(segmenter).__name__,
-        "weights": file and file.name,
-        "weights_sha256": _sha256(file),
-        "settings_sha256": _sha256(file and file.with_suffix(".json")),
+        "segmenter": getattr(segmenter, "kind", type(segmenter).__name__),
+        "weights": weights[0],
+        "weights_sha256": weights[1],
+        "settings_sha256": settings[1],
+        **rule.block(),
         "classes": segmenter.num_classes,
         "score_map": None if score_map is None else list(score_map),
         "void": label_maps.VOID,
@@ -156,5 +131,61 @@ def appearance(sets: Sets, reading: Reading) -> tuple[Rows, Block]:
     return rows, {"versions": versions(*COMMON)}
 
 
-def _sha256(path: Path | None) -> str | None:
-    return None if path is None or not path.is_file() else hashlib.sha256(path.read_bytes()).hexdigest()
+def identity(segmenter: segmentation.Segmenter) -> tuple[tuple[str | None, str | None], ...]:
+    """Names and SHA-256 of a segmenter's weights, and of its settings; of several files over names and contents."""
+    files: tuple[Path, ...] = getattr(segmenter, "files", ())
+    parts = [file for file in files if file.suffix != ".json"], [file for file in files if file.suffix == ".json"]
+    return tuple((" ".join(file.name for file in part) or None, _sha256(part)) for part in parts)
+
+
+def _sha256(files: list[Path]) -> str | None:
+    if len(files) > 1:
+        return content_sha256(files[0].parent, files)
+    return hashlib.sha256(files[0].read_bytes()).hexdigest() if files else None
+
+
+def depth_errors(truth: depth_images.Truth, names: Sequence[str], sets: Sets, reading: Reading) -> tuple[Rows, Block]:
+    """Errors of the generated images' depth, with those of the coloured truth (floor) and of a constant."""
+    files = label_maps.pair(
+        {
+            "fake": (sets.fake.folder, sets.fake.files),
+            "depth": (truth.folder, image_files(truth.folder, "depth")),
+        }
+    )
+    train = [] if truth.train is None else image_files(truth.train, "train_depth")
+    if not train:
+        sets.warnings.append("depth: no train_depth=, so that no constant prediction stands beside the errors")
+    found = depth_images.evaluate(
+        files["fake"],
+        sets.real.files,
+        files["depth"],
+        train,
+        colormap=truth.colormap,
+        far=truth.far,
+        pooled=truth.pooled,
+        batch_size=reading.batch_size,
+        workers=reading.workers,
+        device=reading.device,
+    )
+    if found.real_off_map > OFF_MAP:
+        sets.warnings.append(
+            f"depth: the colours of the real images are {found.real_off_map:.0f} off {truth.colormap} in RGB: another "
+            "colormap=, or colours that were resized or compressed"
+        )
+    rows: Rows = {}
+    for name in [row for metric in names for row in METRICS[metric].rows]:
+        rows[name] = {"value": found.fake[name], "floor": found.floor[name], "off_map": found.off_map}
+        if found.constant is not None:
+            rows[name] |= {"constant": found.constant[name], "constant_metres": found.mean}
+    block = {
+        "colormap": truth.colormap,
+        "far": truth.far,
+        "mean": "pixels" if truth.pooled else "images",
+        "inversion": "nearest colour in RGB",
+        "truth": "nearest to the size of the image, unknown where 0",
+        "least": depth_images.NEAR,
+        "depth_sha256": content_sha256(truth.folder, files["depth"]),
+        "train_depth_sha256": content_sha256(truth.train, train) if truth.train is not None else None,
+        "versions": versions(*COMMON),
+    }
+    return rows, block

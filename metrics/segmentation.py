@@ -13,6 +13,7 @@ Legend: N images, K classes, H rows, W columns.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from errors import UserError
 from metrics.images import Size, batches
-from metrics.labels import VOID, read_labels, score_table
+from metrics.labels import VOID, label_size, read_labels, score_table
 
 
 class Segmenter(Protocol):
@@ -120,6 +121,8 @@ def evaluate(
     *,
     score_map: Sequence[int] | None = None,
     real_size: Size | None = None,
+    size: str | Size = "generated",
+    interpolation: str = "bicubic",
     batch_size: int = 8,
     workers: int = 2,
     device: torch.device | str = "cpu",
@@ -130,23 +133,32 @@ def evaluate(
     Args:
         fake, real, labels: N files each, in one order: fake[i] and real[i] belong to labels[i].
         score_map: evaluation id (or VOID) of each stored id; None takes the stored ids.
-        real_size: (H, W) that real images are resized to; label maps always follow the image, by nearest neighbour.
+        real_size: (H, W) that real images are resized to, where `size` is generated.
+        size: of the images for the segmenter: generated, as they lie; native, the size of each one's label map; or
+            (H, W). Label maps always follow the image, by nearest neighbour.
+        interpolation: of the images, bicubic or bilinear, antialiased.
         minimum_ceiling: a mean IoU of the real images, in percent, under which labels or preprocessing must be wrong.
     Raises: UserError for unreadable files, unknown ids, or a ceiling below the minimum.
     """
     table = score_table(score_map)
 
-    def confusions(images: list[Path], size: Size | None, truths: list[list[Path]]) -> list[dict[str, Any]]:
-        counts, done = [Confusion(segmenter.num_classes) for _ in truths], 0
-        for batch in batches(images, batch_size, workers, size):
-            predicted = segmenter.predict(batch.to(device).float() / 255).cpu()
-            for confusion, files in zip(counts, truths, strict=True):
-                found = files[done : done + len(batch)]
-                shape = predicted.shape[1], predicted.shape[2]
-                confusion.update(
-                    predicted, torch.stack([read_labels(f, table, segmenter.num_classes, shape) for f in found])
-                )
-            done += len(batch)
+    def sizes(own: Size | None) -> list[Size | None]:
+        if size == "native":
+            return [label_size(file) for file in labels]
+        return [own if isinstance(size, str) else size] * len(labels)
+
+    def confusions(images: list[Path], own: Size | None, truths: list[list[Path]]) -> list[dict[str, Any]]:
+        counts, done, wanted = [Confusion(segmenter.num_classes) for _ in truths], 0, sizes(own)
+        for shape, run in groupby(range(len(images)), wanted.__getitem__):
+            files = [images[index] for index in run]
+            for batch in batches(files, batch_size, workers, shape, interpolation):
+                predicted = segmenter.predict(batch.to(device).float() / 255).cpu()
+                at = predicted.shape[1], predicted.shape[2]
+                for confusion, maps in zip(counts, truths, strict=True):
+                    found = maps[done : done + len(batch)]
+                    ids = [read_labels(file, table, segmenter.num_classes, at) for file in found]
+                    confusion.update(predicted, torch.stack(ids))
+                done += len(batch)
         if any(confusion.counts.sum() == 0 for confusion in counts):
             raise UserError(f"{labels[0].parent}: no label map has a pixel of a scored class; is score_map= right?")
         return [confusion.scores() for confusion in counts]

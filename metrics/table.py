@@ -15,7 +15,7 @@ def table(report: Mapping[str, Any], paper_row: Mapping[str, Any] | None = None)
             (results.paper.paper_row gives one).
     """
     printed = (paper_row or {}).get("metrics", paper_row or {})
-    titles = ["metric", "value", "+-", "floor", "ceiling", "real", "paper", "better"]
+    titles = ["metric", "value", "+-", "floor", "constant", "ceiling", "real", "paper", "better"]
     lines = []
     for name, entry in report["metrics"].items():
         spread = entry.get("standard_error", entry.get("sd"))
@@ -23,11 +23,12 @@ def table(report: Mapping[str, Any], paper_row: Mapping[str, Any] | None = None)
             entry["value"],
             spread,
             entry.get("floor"),
+            entry.get("constant"),
             entry.get("ceiling"),
             entry.get("real"),
             printed.get(name),
         ]
-        digits = 4 if entry["better"] == "real" else 2
+        digits = 4 if entry["better"] == "real" else 3 if name.startswith(("rel", "rms")) else 2
         lines.append([name, *(_number(value, digits) for value in numbers), ARROWS[entry["better"]]])
     kept = [column for column in range(len(titles)) if any(line[column] for line in lines)]
     grid = [[line[column] for column in kept] for line in [titles, *lines]]

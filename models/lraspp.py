@@ -45,4 +45,4 @@ def build_network(backbone: str, num_classes: int, pretrained: bool = True) -> n
         return torchvision.models.segmentation.lraspp_mobilenet_v3_large(
             weights=None, weights_backbone=None, num_classes=num_classes
         )
-    raise UserError(f"backbone={backbone}: lite2 or mobilenet_v3_large was wanted")
+    raise UserError(f"backbone={backbone}: lite2, mobilenet_v3_large, drn_d_22 or drn_d_105 was wanted")

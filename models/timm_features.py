@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,14 @@ class Features(Encoder):
         return [found.movedim(-1, 1) if last else found for found in self.network(x)]
 
 
+def forbid_downloads() -> None:
+    """Keep timm and the hub below it from opening a connection, in this process from here on."""
+    os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's package is first imported
+    constants = sys.modules.get("huggingface_hub.constants")
+    if constants is not None:
+        constants.HF_HUB_OFFLINE = True  # type: ignore[attr-defined]
+
+
 def timm(
     name: str = "resnet18",
     layers: Sequence[str] | None = None,
@@ -45,8 +54,8 @@ def timm(
         file: weights on disk to take in place of the download.
         offline: never download.
     """
-    if pretrained and file is None and (offline or not weights.reachable(HUB)):
-        os.environ["HF_HUB_OFFLINE"] = "1"  # timm's own retries take a minute; read when timm is first imported
+    if pretrained and file is None and (offline or not weights.reachable(HUB)):  # timm's own retries take a minute
+        forbid_downloads()
     try:
         library = importlib.import_module("timm")
     except ImportError:

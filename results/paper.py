@@ -34,32 +34,51 @@ METRICS = {
 ACCURACY = {"cfl": "pixacc_all", "monce": "pixacc"}  # what each paper means by "Acc"
 
 
-def paper_row(paper: str, table: str | int, row: str, dataset: str) -> dict[str, Any] | None:
+def paper_row(paper: str, table: str | int, row: str, dataset: str, x: float | None = None) -> dict[str, Any] | None:
     """What a paper prints for one row of one table on one data set; None where that cell is empty.
 
     Args:
         paper: cfl or monce, in any case.
         table: 1 or "table1", "text", "fig3", "fig7".
-        row: "r1", ... as in paper_results.yaml.
+        row: "r1", ... as in paper_results.yaml; a curve of a figure, such as horse_hard of fig3.
         dataset: this project's name of it, such as celebahq_semantic or cityscapes_unpaired.
+        x: the point of a curve, beta or Q; None takes a curve that is constant.
     Returns: the entry of paper_results.yaml with `dataset` and the keys of `metrics` in this project's names (fid, swd,
         miou, pixacc, pixacc_all, classacc, rel, rms); the keys as printed are under `printed`.
     Raises: UserError for a paper or a table of it that there is none of, naming those there are.
     """
-    entries = [entry for entry in _entries() if entry["paper"].lower() == paper.lower()]
-    if not entries:
-        raise UserError(
-            f"paper '{paper}': there are {', '.join(sorted({entry['paper'].lower() for entry in _entries()}))}"
-        )
-    wanted = str(table).lower().removeprefix("table")
-    tables = dict.fromkeys(str(entry["table"]) for entry in entries)
-    if wanted not in tables:
-        raise UserError(f"table '{table}' of {paper}: there are {', '.join(tables)}")
-    for entry in entries:
-        if str(entry["table"]) == wanted and entry["row"] == row and our_dataset(entry) == dataset:
-            metrics = {_metric(name, entry["paper"]): value for name, value in entry["metrics"].items()}
-            return {**entry, "dataset": dataset, "metrics": metrics, "printed": dict(entry["metrics"])}
+    for entry in _of_table(paper, table):
+        if entry["row"] == row and our_dataset(entry) == dataset:
+            printed = _point(entry["series"], x) if "series" in entry else dict(entry["metrics"])
+            if not printed:
+                return None
+            return {**entry, "dataset": dataset, "metrics": _ours(printed, entry["paper"]), "printed": printed}
     return None
+
+
+def paper_rows(paper: str, table: str | int) -> list[dict[str, Any]]:
+    """All entries of one table or figure in the paper's order, in the form of `paper_row`; curves have no metrics.
+
+    Raises: UserError for a paper or a table of it that there is none of.
+    """
+    return [
+        {**entry, "dataset": our_dataset(entry), "metrics": _ours(entry["metrics"], entry["paper"])}
+        for entry in _of_table(paper, table)
+    ]
+
+
+def _point(series: dict[str, Any], x: float | None) -> dict[str, float]:
+    """The numbers of a curve at x; empty where it has no such point."""
+    found = {}
+    for name, values in series.items():
+        if name in ("x", "x_values"):
+            continue
+        points = dict(zip(series["x_values"], values, strict=True))
+        if x in points:
+            found[name] = points[x]
+        elif x is None and len(set(values)) == 1:
+            found[name] = values[0]
+    return found
 
 
 def our_dataset(entry: dict[str, Any]) -> str:
@@ -70,8 +89,21 @@ def our_dataset(entry: dict[str, Any]) -> str:
     return DATASETS.get(name, name)
 
 
-def _metric(printed: str, paper: str) -> str:
-    return ACCURACY[paper.lower()] if printed == "Acc" else METRICS[printed]
+def _of_table(paper: str, table: str | int) -> list[dict[str, Any]]:
+    entries = [entry for entry in _entries() if entry["paper"].lower() == paper.lower()]
+    if not entries:
+        raise UserError(
+            f"paper '{paper}': there are {', '.join(sorted({entry['paper'].lower() for entry in _entries()}))}"
+        )
+    wanted = str(table).lower().removeprefix("table")
+    tables = dict.fromkeys(str(entry["table"]) for entry in entries)
+    if wanted not in tables:
+        raise UserError(f"table '{table}' of {paper}: there are {', '.join(tables)}")
+    return [entry for entry in entries if str(entry["table"]) == wanted]
+
+
+def _ours(printed: dict[str, float], paper: str) -> dict[str, float]:
+    return {ACCURACY[paper.lower()] if name == "Acc" else METRICS[name]: value for name, value in printed.items()}
 
 
 @cache

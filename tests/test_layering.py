@@ -11,10 +11,13 @@ ALLOWED = {  # besides its own folder and `errors`
     "data": set(),
     "losses": set(),
     "models": set(),
-    "metrics": {"models"},
+    "metrics": {"data", "models"},  # of data, DEPTH below alone
     "engine": {"data", "losses", "models"},
     "results": {"data", "losses", "models", "engine", "metrics"},
 }
+
+
+DEPTH = {"data.depth", "data.reading"}  # colours of depth and its files: metrics read back what data wrote
 
 
 def imported(file: Path) -> set[str]:
@@ -32,6 +35,13 @@ def test_no_upward_or_sideways_import(folder):
     for file in (ROOT / folder).rglob("*.py"):
         foreign = imported(file) - {folder, "errors"} - ALLOWED[folder]
         assert not foreign, f"{file.relative_to(ROOT)} imports {', '.join(foreign)}"
+
+
+def test_metrics_know_no_data_sets():
+    for file in (ROOT / "metrics").rglob("*.py"):
+        nodes = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ImportFrom)]
+        modules = {node.module for node in nodes if node.module and node.module.split(".")[0] == "data"}
+        assert modules <= DEPTH, f"{file.relative_to(ROOT)} imports {', '.join(modules - DEPTH)}"
 
 
 def test_losses_need_nothing_else_of_ours():

@@ -82,7 +82,7 @@ def test_the_trained_backbone_starts_from_imagenet():
     network = build_segmenter(CONFIG).network
     stem = official("lite2")["stem.conv.weight"]
     assert torch.equal(network.backbone.network.stem.conv.weight, stem)
-    with pytest.raises(UserError, match=r"backbone=other: lite2 or mobilenet_v3_large"):
+    with pytest.raises(UserError, match=r"backbone=other: lite2, mobilenet_v3_large, drn_d_22"):
         build_segmenter(replace(CONFIG, backbone="other"))
 
 
@@ -121,12 +121,15 @@ def test_foreign_networks(tmp_path: Path, make, suffix: str):
 def test_other_files_are_refused(tmp_path: Path):
     (tmp_path / "text.pt").write_text("hello")
     torch.save({"state_dict": {}}, tmp_path / "other.pt")
+    torch.save([1, 2], tmp_path / "list.pt")
+    (tmp_path / "empty").mkdir()
     torch.save({"weights": {}, "config": json.dumps({"backbone": "lite2"})}, tmp_path / "old.pt")
     cases = {
         "text.pt": "not a file of PyTorch",
         "missing.pt": "no such file",
-        ".": "is a folder",
-        "other.pt": r"not one of scripts/train_segmenter\.py",
+        "empty": "is a folder without config.json and encoder_",
+        "other.pt": r"no state dict of drn_d_22: \d+ keys differ",
+        "list.pt": r"holds a list; a torch\.export",
         "old.pt": "cannot be opened",
     }
     for name, message in cases.items():
@@ -173,6 +176,15 @@ def test_training_wants_label_ids(script, tmp_path: Path):
     training.labels = False
     with pytest.raises(UserError, match="a segmenter learns from label ids"):
         script.train_segmenter(training, training, tmp_path / "x.pt")
+
+
+def test_a_drn_is_trained_like_the_others(script, tmp_path: Path):
+    lengths = {"train": 4, "val": 2, "test": 2}
+    training, validation = (Shapes(split, False, size=(32, 32), lengths=lengths) for split in ("train", "val"))
+    script.train_segmenter(training, validation, tmp_path / "drn.pt", backbone="drn_d_22", steps=1, batch_size=2)
+    loaded = load_segmenter(tmp_path / "drn.pt")
+    assert (loaded.kind, loaded.num_classes) == ("drn_d_22", 8)
+    assert loaded.mean.flatten().tolist() == pytest.approx([0.290101, 0.328081, 0.286964])
 
 
 def test_augmentation_moves_image_and_ids_alike(script):

@@ -101,6 +101,71 @@ def test_a_missing_package_is_named(monkeypatch):
 
 def test_the_names_carry_the_hashes():
     for file in known_files():
-        assert file.sha256[:8] == Path(file.name).stem.split("-")[-1]
-        assert (file.url is None) != (file.package is None)
-        assert file.name in file.describe()
+        if file.sha256:
+            assert file.sha256[:8] == Path(file.name).stem.split("-")[-1] and len(file.sha256) in (8, 64)
+        assert sum(source is not None for source in (file.url, file.package, file.page)) == 1
+        assert file.name in file.describe() and file.use and file.licence
+
+
+def test_a_download_of_another_file_or_half_of_one_leaves_nothing(monkeypatch, hub: Path, tmp_path: Path):
+    (tmp_path / "served").write_bytes(b"another")
+    know(monkeypatch, (tmp_path / "served").as_uri())
+    with pytest.raises(UserError, match=rf"gave a file of SHA-256 .* where {SHA[:8]} was wanted; nothing was kept"):
+        resolve(NAME)
+    (tmp_path / "served").write_bytes(CONTENT)
+    opened = weights.urllib.request.urlopen
+
+    def longer(*args, **options):
+        answer = opened(*args, **options)
+        answer.headers.replace_header("Content-Length", "99")
+        return answer
+
+    monkeypatch.setattr(weights.urllib.request, "urlopen", longer)
+    with pytest.raises(UserError, match=r"7 bytes came of 99"):
+        resolve(NAME)
+    assert not list(hub.iterdir())
+
+
+def test_a_hash_that_no_release_states_is_recorded_at_first_use(monkeypatch, hub: Path):
+    file = WeightFile("folder/net.pth", None, "", page="a page")
+    monkeypatch.setattr(weights, "known_files", lambda: [file])
+    with pytest.raises(UserError, match=r"SHA-256 not published.*no program can download them: get a page"):
+        resolve(file.name)
+    (hub / "folder").mkdir()
+    (hub / file.name).write_bytes(CONTENT)
+    assert resolve(file.name) == hub / file.name
+    assert (hub / "folder" / "net.pth.sha256").read_text() == f"{SHA}  net.pth\n"
+    assert resolve(file.name) == hub / file.name
+    (hub / file.name).write_bytes(b"changed")
+    with pytest.raises(UserError, match=r"had another at its first use.*net\.pth\.sha256"):
+        resolve(file.name)
+
+
+def listed(**options) -> list[str]:
+    from omegaconf import OmegaConf
+
+    from scripts.weights import weights as list_weights
+
+    return list_weights(OmegaConf.create({"download": [], "weights_dir": None, "offline": True, **options}))
+
+
+def test_the_list_says_all_of_every_file_and_checks_it(hub: Path, capsys):
+    assert listed() == [file.name for file in known_files() if file.package is not None]
+    shown = capsys.readouterr().out
+    for file in known_files():
+        assert file.name in shown and file.licence in shown and file.use in shown
+    assert shown.count("missing") == len(known_files()) - 2 and "SHA-256 not published" in shown
+    (hub / NAME).write_bytes(CONTENT)
+    (hub / "drn-d-105_ms_cityscapes.pth").write_bytes(CONTENT)
+    with pytest.raises(UserError, match=rf"{NAME} has SHA-256 {SHA[:16]}"):
+        listed()
+    shown = capsys.readouterr().out
+    assert "NOT USABLE" in shown and "as recorded at first use, no release states it" in shown
+    assert "3 of 9" in shown
+    with pytest.raises(UserError, match=r"download=vgg\.pth: no such file; known: vgg19"):
+        listed(download=["vgg.pth"])
+    (hub / NAME).unlink()
+    with pytest.raises(UserError, match=r"vgg19.*offline is set"):
+        listed(download=NAME)
+    with pytest.raises(UserError, match="6 files are not usable"):
+        listed(download="all")

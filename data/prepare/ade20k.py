@@ -7,10 +7,15 @@ Raw id 0, unknown, becomes 255, raw id c becomes c - 1.
 from pathlib import Path
 
 from data.files import find_images
-from data.prepare.plan import Item, Plan, partners, require
+from data.prepare.plan import Download, Item, Plan, partners, require
 
 TREE = "{images,annotations}/{training,validation}/, as unpacked from ADEChallengeData2016.zip"
-PLACES = {"training": "train", "validation": "test"}
+DOWNLOAD = Download(
+    "ADEChallengeData2016.zip, the scene-parsing benchmark, from sceneparsing.csail.mit.edu (no registration for this"
+    " zip); raw= is the folder it unpacks to",
+    "22,210 images of at least 512 pixels a side",
+    "images: non-commercial research and education; annotations: BSD-3",
+)
 UNKNOWN = 255
 
 

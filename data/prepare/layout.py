@@ -1,12 +1,14 @@
 """The one layout that every official data set is brought into, written so that a crash leaves nothing half done.
 
     OUT/{split}/{input,target}/NAME.*    OUT/{split}/instance/NAME.png    OUT/manifest.json
+    OUT/{split}/depth/NAME.png           16 bits, millimetres, in place of target/
     OUT/{split}/{A,B}/NAME.*             OUT/{split}/labels/NAME.png      where nothing is paired
 
 A data set's own file looks through the raw tree, which is only read, and returns a `Plan`; `write` carries it out. A
 file that is there already, newer than its source and sound, is left alone, so the same command goes on after a crash.
 """
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,8 @@ from tqdm import tqdm
 
 from data.files import find_images, first_names
 from data.manifest import FILE, read_manifest, write_manifest
-from data.prepare.plan import Item, Plan
-from data.prepare.writer import Size, Writer
+from data.prepare.plan import Item, Plan, Size
+from data.prepare.writer import OneColour, Writer, Written
 from errors import UserError
 
 SPLITS = ("train", "val", "test")
@@ -30,31 +32,39 @@ def write(
     workers: int = 4,
     allow_partial: bool = False,
     size: Size | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Writes the items of `plan` and the manifest, with a progress bar on a terminal.
 
     Args:
         workers: threads that decode and encode.
         allow_partial: leave bad items out and list them in the manifest, and take any number of them.
-        size: (height, width) to resize to once and for all; None copies the files as they are.
+        size: (height, width) to resize to once and for all; None takes the plan's, or else copies files as they are.
+        options: of the data set's own, for the manifest.
     Returns: the manifest (data/manifest.py).
     Raises: UserError naming the first bad file, its fault and the cure, after all good items are written.
     """
     if out.resolve() == raw.resolve() or raw.resolve() in out.resolve().parents:
         raise UserError(f"out={out} lies in raw={raw}, which is only read; choose another out")
-    _check_out(out, dataset, size)
-    _check_plan(plan, allow_partial)
+    size = size or plan.size
+    shaping = {"size": _listed(size), **(options or {})}
     paired = all(item.paired for item in plan.items)
     unit = "pairs" if paired else "images"
+    _check_out(out, dataset, shaping)
+    _check_plan(plan, allow_partial, unit)
 
-    def record(items: list[Item], dropped: list[tuple[str, str]], image_size: Size | None) -> dict[str, Any]:
+    def record(
+        items: list[Item], dropped: list[tuple[str, str]], image_size: Size | None, grey: int = 0
+    ) -> dict[str, Any]:
         return write_manifest(
             out,
             dataset=dataset,
-            options={"size": _listed(size), "allow_partial": allow_partial},
+            options={**shaping, "allow_partial": allow_partial},
             source_counts=plan.source_counts,
-            labels={"kind": "ids", "classes": plan.classes, "ignore": plan.ignore},
+            labels=plan.labels,
             instance=any("instance" in item.files for item in plan.items),
+            depth=any("depth" in item.files for item in plan.items),
+            grey=grey,
             image_size=_listed(image_size),
             splits=_by_split(items),
             dropped=dropped,
@@ -67,23 +77,32 @@ def write(
     except OSError as error:  # damaged raw files have become UserErrors: this one is about writing
         raise UserError(f"{out}: cannot be written ({error}); free some space, or choose another out") from error
     bad = [(item, result) for item, result in results if isinstance(result, UserError)]
-    if bad and not (allow_partial and len(bad) < len(results)):
+    refused = [error for item, error in bad if not _known(plan, item, error)]
+    if refused and not (allow_partial and len(bad) < len(results)):
         raise UserError(
-            f"{bad[0][1]} ({len(bad)} of {len(results)} {unit} are bad; allow_partial=true leaves them out)"
+            f"{refused[0]} ({len(refused)} of {len(results)} {unit} are bad; allow_partial=true leaves them out)"
         )
     good = {item: result for item, result in results if not isinstance(result, UserError)}
+    if not good:
+        raise UserError(f"{bad[0][1]} (no other of {raw} is good)")
     _check_strangers(out, list(good))
-    sizes = set(good.values())
+    sizes = {written.size for written in good.values()}
     dropped = plan.dropped + [(item.listed, str(error)) for item, error in bad]
-    return record(list(good), dropped, sizes.pop() if len(sizes) == 1 else None)
+    grey = sum(written.grey for written in good.values())
+    return record(list(good), dropped, sizes.pop() if len(sizes) == 1 else None, grey)
+
+
+def _known(plan: Plan, item: Item, error: UserError) -> bool:
+    """Whether the official release itself has this fault."""
+    return item.name in plan.known_bad or (plan.drop_constant and isinstance(error, OneColour))
 
 
 def _in_parallel(
     writer: Writer, items: list[Item], workers: int, title: str, unit: str
-) -> list[tuple[Item, Size | UserError]]:
+) -> list[tuple[Item, Written | UserError]]:
     """Every item with what became of it, in order."""
 
-    def work(item: Item) -> tuple[Item, Size | UserError]:
+    def work(item: Item) -> tuple[Item, Written | UserError]:
         try:
             return item, writer(item)
         except UserError as error:
@@ -104,32 +123,35 @@ def _listed(size: Size | None) -> list[int] | None:
     return None if size is None else list(size)
 
 
-def _check_out(out: Path, dataset: str, size: Size | None) -> None:
+def _check_out(out: Path, dataset: str, shaping: Mapping[str, Any]) -> None:
     """One folder holds one data set, made in one way."""
     old = read_manifest(out)
-    if old is not None and (old["dataset"], old["options"]["size"]) != (dataset, _listed(size)):
+    if old is None:
+        return
+    made = {key: value for key, value in old["options"].items() if key != "allow_partial"}
+    if (old["dataset"], made) != (dataset, dict(shaping)):
+        said, wanted = (", ".join(f"{key}={value}" for key, value in options.items()) for options in (made, shaping))
         raise UserError(
-            f"{out / FILE}: is of {old['dataset']} with size={old['options']['size']}, not of {dataset} with"
-            f" size={_listed(size)}; choose another out, or remove it"
+            f"{out / FILE}: is of {old['dataset']} with {said}, not of {dataset} with {wanted}; choose another out, or"
+            " remove it"
         )
 
 
-def _check_plan(plan: Plan, allow_partial: bool) -> None:
+def _check_plan(plan: Plan, allow_partial: bool, unit: str) -> None:
     """Counts of the official release, and no name twice, be it in one split or in two."""
     for split, wanted in plan.expected.items():
         found = plan.source_counts.get(split, 0)
         if found != wanted and not allow_partial:
             raise UserError(
-                f"raw split {split}: {found} pairs, the official release has {wanted}; complete the download, or set"
+                f"raw split {split}: {found} {unit}, the official release has {wanted}; complete the download, or set"
                 " allow_partial=true"
             )
     seen: dict[str, Item] = {}
     for item in plan.items:
         if (other := seen.setdefault(item.listed, item)) is not item:
-            first, second = (next(iter(one.files.values())) for one in (item, other))
-            raise UserError(f"{first}: has the name of {second}; names must differ, remove one of them")
+            raise UserError(f"{item.origin}: has the name of {other.origin}; names must differ, remove one of them")
     if not plan.items:
-        raise UserError("raw= holds no pair at all; complete the download")
+        raise UserError(f"raw= holds no {unit} at all; complete the download")
 
 
 def _check_strangers(out: Path, items: list[Item]) -> None:
