@@ -1,6 +1,6 @@
 """The trace term of FID: `python -m benchmarks.frechet [images=2000] [channels=2048] [rounds=1] [threads=1]`.
 
-tr sqrt(S1 S2) by scipy's matrix square root of the product, as pytorch-fid has it; by singular values of the
+tr sqrt(S1 S2) by scipy's matrix square root of the product, as pytorch-fid has it; from singular values of the
 cross-Gram matrix of the features; and by eigenvalues, which is ours where there are more images than channels. Each
 starts from what it needs, centred features or covariances, and all must agree to 1e-6 relative.
 """
@@ -33,14 +33,14 @@ def main() -> None:
     first, second = x.T @ x, y.T @ y
     functions = {
         "scipy sqrtm": lambda: float(np.trace(scipy.linalg.sqrtm(first @ second)).real),
-        "singular values": lambda: trace_from_features(x, y),
+        "cross-Gram": lambda: trace_from_features(x, y),
         "eigenvalues": lambda: trace_from_covariances(first, second),
     }
     values = {name: function() for name, function in functions.items()}
     for name, value in values.items():
-        print(f"{name:16} {value:.10f}  {value / values['singular values'] - 1:+.1e}")
+        print(f"{name:16} {value:.10f}  {value / values['cross-Gram'] - 1:+.1e}")
     print(table(in_turns(functions, options["rounds"], warm=0), "scipy sqrtm"))
-    used = "singular values" if options["images"] <= options["channels"] else "eigenvalues"
+    used = "cross-Gram" if options["images"] <= options["channels"] else "eigenvalues"
     print(f"frechet_from_features takes {used} here")
 
 

@@ -14,6 +14,8 @@ import torch.distributed as dist
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+EXACT = 3e-7  # relative error of a trace, as estimated, below which the faster way is taken
+
 
 class Moments:
     """Float64 sums over features from which mean and covariance follow; they add up over batches and over ranks.
@@ -75,8 +77,19 @@ def trace_from_covariances(s1: NDArray[np.float64], s2: NDArray[np.float64]) -> 
 
 
 def trace_from_features(x1: NDArray[np.float64], x2: NDArray[np.float64]) -> float:
-    """tr sqrt(S1 S2) of S = X^T X, X (N, C) and (M, C): the sum of the singular values of X1 X2^T."""
-    return float(np.linalg.svd(x1 @ x2.T, compute_uv=False).sum())
+    """tr sqrt(S1 S2) of S = X^T X, X (N, C) and (M, C): the sum of the singular values of K = X1 X2^T.
+
+    Of a large K they are taken as square roots of the eigenvalues of K K^T, in less than half the time, where that is
+    exact enough: rounding moves an eigenvalue by some eps times the largest one, and so its root by
+    min(sqrt(that), that / (2 root)), whose sum is on the safe side of the true error by a factor of about ten.
+    """
+    cross = x1 @ x2.T if len(x1) <= len(x2) else x2 @ x1.T
+    if 2 * len(cross) > x1.shape[1]:
+        roots = np.sqrt(np.linalg.eigvalsh(cross @ cross.T).clip(min=0))
+        moved = np.finfo(np.float64).eps * roots[-1] ** 2
+        if np.minimum(np.sqrt(moved), moved / (2 * roots.clip(min=1e-300))).sum() < EXACT * roots.sum():
+            return float(roots.sum())
+    return float(np.linalg.svd(cross, compute_uv=False).sum())
 
 
 def frechet_from_features(features1: ArrayLike, features2: ArrayLike) -> float:

@@ -34,7 +34,7 @@ function ticks(low, high, log) {
     const every = Math.ceil(inside.length / 6);
     return inside.length > 1 ? inside.filter((_, at) => at % every === 0) : [low, high];
   }
-  const rough = (high - low) / 4;
+  const rough = (high - low) / 5;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((digit) => digit * power).find((size) => size >= rough);
   const found = [];

@@ -103,6 +103,8 @@ def collect(paths: Sequence[str | Path]) -> Collection:
     Raises:
         UserError: for a path that is not there or leads to no run folder.
     """
+    if not paths:
+        raise UserError("runs=[]: names no folder; one made by train.py was wanted, such as checkpoints/demo")
     folders: dict[Path, None] = {}
     for path in paths:
         places = [Path(path).expanduser()]

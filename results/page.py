@@ -14,7 +14,8 @@ from results import tables
 from results.collect import Collection, Run
 from results.configs import config_differences, flatten
 from results.curves import losses, similarities, sweeps
-from results.pictures import SCORES, galleries, strips, uri
+from results.gallery import SCORES, galleries
+from results.pictures import strips, uri
 from results.sections import TITLES, Section, warnings_of
 
 HERE = Path(__file__).parent
@@ -36,7 +37,7 @@ def page(
 
     Args:
         out: the page's folder, to name run folders from.
-        images, columns, quality: see results.pictures.galleries.
+        images, columns, quality: see results.gallery.galleries.
     """
     runs = collection.runs
     shown = galleries(runs, images, columns, quality, collection.warnings)

@@ -12,7 +12,7 @@ from results.rows import Row, differences, groups, rows, same
 TITLES = {  # of the numbers, in the order of all tables
     "fid": "FID", "kid": "KID x 1e3", "fd_lite2": "fd_lite2", "kid_lite2": "kid_lite2", "swd": "SWD x 1e3",
     "miou": "mIoU %", "pixacc": "pixacc %", "pixacc_all": "pixacc_all %", "classacc": "classacc %",
-    "rel": "rel", "rms": "rms",
+    "rel": "rel", "rms": "rms", "rel_median": "rel, median", "rms_median": "rms, median",
 }  # fmt: skip
 HIGHER = {"miou", "pixacc", "pixacc_all", "classacc"}
 WIDTH = 64  # of the generators in both papers
@@ -115,7 +115,8 @@ def _title(group: list[Run], others: list[list[Run]]) -> str:
 
 
 def _of_paper(paper: str, table: str, grouped: list[list[Run]]) -> Section:
-    """A table with all rows of the paper, if any run is on one of its data sets; then our runs on other ones."""
+    """A table with all rows of the paper if any run is on one of its data sets, those with runs first; then our runs on
+    other ones."""
     printed = paper_rows(paper, table)
     ours = [
         (group, str(place["row"]), place.get("x"))
@@ -128,7 +129,10 @@ def _of_paper(paper: str, table: str, grouped: list[list[Run]]) -> Section:
     cells = {(entry["dataset"], str(entry["row"])): entry["metrics"] for entry in printed if entry["metrics"]}
     made: list[Row] = []
     if any((group[0].dataset, row) in cells for group, row, _ in ours):
-        for (dataset, row), numbers in cells.items():
+        touched = {group[0].dataset for group, _, _ in ours}
+        names_of_sets = list(dict.fromkeys(dataset for dataset, _ in cells))
+        order = {dataset: (dataset not in touched, at) for at, dataset in enumerate(names_of_sets)}
+        for (dataset, row), numbers in sorted(cells.items(), key=lambda cell: order[cell[0][0]]):
             mine = [group for group, at, _ in ours if (group[0].dataset, at) == (dataset, row)]
             lines = [
                 line

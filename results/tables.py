@@ -116,7 +116,7 @@ def measured(cell: Cell, metric: str) -> str:
 
 def number(value: float, metric: str) -> str:
     """Two digits after the point; three for rel, four for what is compared with real images."""
-    return f"{value:.{ {'rel': 3}.get(metric, 2 if metric in TITLES else 4) }f}"
+    return f"{value:.{ {'rel': 3, 'rel_median': 3}.get(metric, 2 if metric in TITLES else 4) }f}"
 
 
 def span(steps: Sequence[int]) -> str:

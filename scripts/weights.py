@@ -1,7 +1,7 @@
 """List, check and download pretrained weights: `python scripts/weights.py [download=[NAME,...]] [weights_dir=DIR]`.
 
-A file that is there is checked by its SHA-256 (known whole; by its first digits, which end its name; or recorded when it
-was first seen). Downloads appear under their name only when complete and right.
+A file that is there is checked by its SHA-256 (known whole; by its first digits, which end its name; or recorded when
+it was first seen). Downloads appear under their name only when complete and right.
 """
 
 import sys

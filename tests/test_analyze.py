@@ -12,7 +12,8 @@ from losses.comparison import Comparison
 from losses.objective import Views
 from results.collect import collect
 from results.curves import similarities
-from scripts.analyze import BINS, Tally, _grid, analyze, similarity, weights
+from results.patches import BINS, Tally, grid, similarity, weights
+from scripts.analyze import analyze
 from tests.compose import TINY, UNPAIRED
 from tests.compose import config as compose_config
 from train import train
@@ -89,21 +90,19 @@ def test_similarities_are_those_of_what_the_loss_compares():
 
 def test_a_grid_is_regular_and_small_enough():
     for height, width, places in ((64, 64, 1024), (38, 38, 400), (5, 200, 30), (3, 3, 1024), (256, 512, 100)):
-        rows, columns = _grid(height, width, places)
+        rows, columns = grid(height, width, places)
         assert 1 < len(rows) * len(columns) <= places
         assert rows[-1] < height and columns[-1] < width
         steps = {int(step) for line in (rows, columns) for step in line.diff()}
         assert len(steps) == 1
 
 
-def run_config(direction="easy"):
-    return OmegaConf.create({"nce": {"direction": direction}})
-
-
 def test_weights_are_one_among_equal_patches_and_mean_one_otherwise():
     term = contrast(torch.nn.Identity(), head="identity")
     level = Views(plain_encoder, {"fake": torch.ones(1, 6, 8, 8), "target": torch.ones(1, 6, 8, 8)})
-    found = weights(term, level, "fake", "target", ["only"], config("x"), run_config())["layers"][0]
+    settings = {"places": 1024, "beta": None}
+    maps = weights(term, level, "fake", "target", ["only"], patch=[0.5, 0.5], direction="easy", **settings)
+    (found,) = maps["layers"]
     assert found["grid"] == [4, 4] and found["place"] == [2, 2]
     for name in ("weightnce", "monce"):
         flat = torch.tensor(found[name])
@@ -112,7 +111,7 @@ def test_weights_are_one_among_equal_patches_and_mean_one_otherwise():
     images = torch.randn(2, 1, 6, 8, 8, generator=torch.Generator().manual_seed(0))
     views = Views(plain_encoder, {"fake": images[0], "target": images[1]})
     both = {
-        direction: weights(term, views, "fake", "target", ["only"], config("x", patch=[0, 0]), run_config(direction))
+        direction: weights(term, views, "fake", "target", ["only"], patch=[0, 0], direction=direction, **settings)
         for direction in ("easy", "hard")
     }
     for direction, maps in both.items():
@@ -172,6 +171,7 @@ def test_what_cannot_be_analyzed_is_told(tmp_path):
         ({"image": 2}, "image=2: there are 2 images"),
         ({"patch": [0.5, 1.5]}, "two shares"),
         ({"direction": "soft"}, "hard or easy"),
+        ({"beta": 0}, "beta=0: a number above 0"),
     ):
         with pytest.raises(UserError, match=words):
             analyze(config(tmp_path / "run", **values))

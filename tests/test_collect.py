@@ -134,7 +134,15 @@ def test_the_whole_table_of_a_paper_stands_with_blanks(tmp_path):
     assert ours.notes == []
     (again,) = [row for row in second.rows if row.runs]
     assert again.place == ("cfl", "2", "r7") and again.printed == {"fid": 68.3, "miou": 64.5}
+    assert [row.dataset for row in first.rows[::6]] == ["cityscapes", "gta", "ade20k", "nyu_depth"]
     assert first.metrics() == ["fid", "miou", "pixacc_all", "rel", "rms"]
+
+
+def test_data_sets_with_runs_come_first(tmp_path):
+    make_run(tmp_path / "a", paper={**CFL, "also": []}, dataset="nyu_depth", metrics=metric_entries(rel=0.4))
+    (section,) = sections(collect([tmp_path]))
+    assert [row.dataset for row in section.rows[::6]] == ["nyu_depth", "cityscapes", "gta", "ade20k"]
+    assert [row.place[2] for row in section.rows[:6]] == ["r1", "r2", "r3", "r4", "r5", "r6"]
 
 
 def test_runs_on_other_data_sets_stand_alone_and_say_how_they_depart(tmp_path):

@@ -1,4 +1,4 @@
-"""offline=true: no connection leaves the host, whatever is missing; Python tells of every socket by its audit events."""
+"""offline=true: no connection leaves the host, whatever is missing; Python tells of every socket by audit events."""
 
 import sys
 from pathlib import Path

@@ -18,7 +18,8 @@ from engine.record import grid
 from errors import UserError
 from report import report
 from results.collect import collect
-from results.pictures import coarse, cut, encode, galleries, l1, strips
+from results.gallery import coarse, galleries, l1
+from results.pictures import cut, encode, strips
 from results.sections import sections
 from results.tables import HEADER, comma_separated, latex, markdown, number, span
 from tests.compose import config as compose_config
