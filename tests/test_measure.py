@@ -86,7 +86,8 @@ def test_real_network_and_every_value_as_its_metric_gives_it(folders):
     for name, path in (("value", fake), ("real", real)):
         sums = Appearance()
         sums.update(tensors(path))
-        assert {row: rows[row][name] for row in ("channel_range", "second_difference", "fixed_pattern")} == pytest.approx(sums.compute())
+        looks = ("channel_range", "second_difference", "fixed_pattern")
+        assert {row: rows[row][name] for row in looks} == pytest.approx(sums.compute())
     block = found["protocol"]["metrics"]["fd_lite2"]
     assert block["weights_sha256"].startswith("9656183e") and block["resize"] == "bilinear to 260x260, antialiased"
     assert {"torch", "pillow", "numpy"} < set(block["versions"])

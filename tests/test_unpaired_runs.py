@@ -177,7 +177,21 @@ def test_label_ids_are_given_to_a_network_of_their_colours_as_in_training(tmp_pa
             r"objective\.spatial: compares the features of a fixed network",
         ),
     ],
-    ids="labels pairs aligned spade views multiples small layers strided one-way ids trained own".split(),
+    ids=[
+        "labels",
+        "pairs",
+        "aligned",
+        "spade",
+        "views",
+        "multiples",
+        "small",
+        "layers",
+        "strided",
+        "one-way",
+        "ids",
+        "trained",
+        "own",
+    ],
 )
 def test_what_cannot_be_trained_is_refused_with_the_cure(tmp_path, words, message):
     with pytest.raises(UserError, match=message):
