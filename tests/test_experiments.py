@@ -29,7 +29,7 @@ def late(experiment):
     return pytest.param(experiment, marks=[pytest.mark.slow] if slow else [])
 
 
-@pytest.mark.parametrize("experiment", map(late, EXPERIMENTS))
+@pytest.mark.parametrize("experiment", list(map(late, EXPERIMENTS)))
 def test_a_step_of_every_row(experiment, tmp_path):
     unpaired = "Paired" not in config(f"experiment={experiment}").setting._target_
     words = [*ROWS, f"experiment={experiment}", f"dataset=shapes{'_unpaired' * unpaired}", "train.steps=1"]
