@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check soak clean
+.PHONY: demo test check soak gpu bench clean
 
 .venv/run.done: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -21,6 +21,12 @@ test: .venv/test.done ## the test suite
 
 soak: .venv/test.done ## the long fault and slow tests
 	$(BIN)/python -m pytest -m slow -n auto --maxprocesses 8
+
+gpu: .venv/test.done ## the tests that need a CUDA device, or two
+	TEST_GPU=1 $(BIN)/python -m pytest -m gpu -n 0 tests/test_gpu.py
+
+bench: .venv/test.done ## our speed against plain transcriptions of the methods, 15 minutes on 2 cores
+	$(BIN)/python -m benchmarks
 
 check: .venv/test.done ## lint and types, under a minute
 	$(BIN)/ruff check .

@@ -1,6 +1,5 @@
 """Train: `python train.py [experiment=...] [dataset=...] [key=value ...]`; the same command again resumes."""
 
-import json
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -27,7 +26,8 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
     from engine.checks import validate
     from engine.guard import FiniteGuard, gradient_norm
     from engine.inputs import Inputs
-    from engine.record import Recorder, environment
+    from engine.profile import Profile
+    from engine.record import Recorder, note_progress, note_start
     from engine.render import SampleGrid
     from engine.sampling import StepSampler, loader, mix
     from engine.schedule import Average, Plan
@@ -40,7 +40,7 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
     rank, world = distributed.rank(), distributed.world()
     validate(cfg, world, overrides)
     device = distributed.choose_device(options.device)
-    with distributed.ranks(device):
+    with distributed.ranks(device), Profile(folder, options.profile if rank == 0 else 0, device) as profile:
         data = build_dataset(cfg, "train", augment=True)
         inputs = Inputs.of(data)
         parts = build(cfg, inputs)
@@ -51,7 +51,6 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
         if rank == 0:
             data.verify()
             run.prepare()
-            (folder / "environment.json").write_text(json.dumps(environment(device, world), indent=1) + "\n")
         distributed.barrier()
 
         dtype = torch.float64 if options.precision is Precision.float64 else torch.float32
@@ -92,18 +91,27 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
             else None
         )
         if rank == 0:
+            if start == 0 or start < plan.steps:  # else nothing of what follows comes from this start
+                note_start(folder, start, device, world)
+            note_progress(folder, start, plan.steps)
             where = f"step {start} of {plan.steps}" if start < plan.steps else f"finished at step {start}"
             size = f"{sum(p.numel() for p in parts.generator.parameters()):,} generator parameters"
             print(f"{folder}: {where}; {len(data)} training images, {size}, {device}, {world} rank(s)")
             if world == 1 and any(isinstance(module, BatchNorm) for module in parts.generator.modules()):
                 print("batch norm: statistics of the batch of this one rank; nothing to synchronise")
-        compile_networks(*parts.generators.values(), *parts.discriminators.values(), wanted=options.compile)
+        if options.compile:
+            compile_networks([*parts.generators.values(), *parts.discriminators.values()], device)
         g_step = distributed.parallel(parts.generator_step, device)
         others = {name: (bare, distributed.parallel(bare, device)) for name, bare in parts.other_steps.items()}
         autocast = torch.autocast(device.type, torch.bfloat16, enabled=options.precision is Precision.bf16)
 
+        profile.choose(plan.steps - start)
+        profile.watch("generator forward", [parts.setting])
+        profile.watch("losses", [parts.objective, *([parts.late] if parts.late is not None else [])])
+        profile.watch("optimizer", rates.optimizers.values())
         encoder = parts.encoder.weights if parts.encoder is not None else None
 
+        @profile.part("checkpoint")
         def save(step: int, name: str = "last.pt") -> None:
             guard.settle()
             pooled = {name: pool.state(world) for name, pool in parts.pools.items()} if options.pool else {}
@@ -123,12 +131,16 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
                     **({"pools": pooled} if pooled else {}),
                     **({"best": best} if best else {}),
                 )
+                if name == "last.pt":
+                    note_progress(folder, step, plan.steps)
 
+        @profile.part("samples")
         def show(step: int) -> None:
             if grid is not None:
                 with autocast, nullcontext() if average is None else average.applied():
                     record.samples(step, grid.rows(parts.generators))
 
+        @profile.part("evaluation")
         def evaluate(step: int) -> None:
             """Measure this step's weights as evaluate.py would; the best so far are kept in best.pt."""
             nonlocal best
@@ -143,6 +155,7 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
                 best = {**choice, "step": step, "value": value, "merit": reached}
                 save(step, "best.pt")
 
+        @profile.part("discriminators")
         def step_others(step: int, made: list[Views], values: dict[str, torch.Tensor]) -> None:
             """Terms' own parts, then the discriminators: one step each on the micro-batches' detached images."""
             parts.train_others(True)
@@ -154,7 +167,8 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
                     last = micro == len(made) - 1
                     with nullcontext() if last or world == 1 else module.no_sync(), autocast:
                         losses = module(*given)
-                    (sum(losses.values()) / len(made)).backward()
+                    with profile.part("backward"):
+                        (sum(losses.values()) / len(made)).backward()
                     gather(values, losses, len(made))
                 rates.optimizers[name].step()
             for name, network in parts.discriminators.items():
@@ -162,23 +176,25 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
             parts.train_others(False)
 
         if start == 0:
-            show(0)
-            if judging is not None:
-                evaluate(0)
+            with record.aside():
+                show(0)
+                if judging is not None:
+                    evaluate(0)
         parts.train_others(False)
         begun, end, reached = time.perf_counter(), False, start
         batches = iter(loader(data, sampler, options.workers, device))
         for step in range(start, plan.steps):
+            profile.step()
             torch.manual_seed(mix(cfg.seed, 3, step))
-            lr, waited = rates.scale(plan.factor(step)), 0.0
+            lr = rates.scale(plan.factor(step))
             values: dict[str, torch.Tensor] = {}
             draw = mix(cfg.seed, 4, step)
-            micros = []
-            for _ in range(options.accumulate):
-                asked = time.perf_counter()
-                micros.append(next(batches))
-                waited += time.perf_counter() - asked
-            micros = [inputs.to(batch, device, dtype, options.channels_last) for batch in micros]
+            asked = time.perf_counter()
+            with profile.part("data wait"):
+                micros = [next(batches) for _ in range(options.accumulate)]
+            waited = time.perf_counter() - asked
+            with profile.part("transfer"):
+                micros = [inputs.to(batch, device, dtype, options.channels_last) for batch in micros]
 
             # Where the discriminator comes first (CUT), one micro-batch's graph waits for it; several would all have to
             # be kept, so that their images are made twice instead.
@@ -197,7 +213,8 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
                 if parts.late is not None:
                     with autocast:
                         losses |= parts.late(views)
-                (sum(losses.values()) / options.accumulate).backward()
+                with profile.part("backward"):
+                    (sum(losses.values()) / options.accumulate).backward()
                 gather(values, losses, options.accumulate)
                 if not first:
                     kept.append(views.detached())
@@ -221,12 +238,13 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
                 end = means.pop("minutes") >= (options.minutes or float("inf"))
                 record.line(step + 1, means, lr, device)
             end |= step + 1 == plan.steps
-            if (step + 1) % options.sample_every == 0 or end:
-                show(step + 1)
-            if judging is not None and (step + 1) % cfg.evaluate.every == 0:
-                evaluate(step + 1)
-            if (step + 1) % options.save_every == 0 or end:
-                save(step + 1)
+            with record.aside():
+                if (step + 1) % options.sample_every == 0 or end:
+                    show(step + 1)
+                if judging is not None and (step + 1) % cfg.evaluate.every == 0:
+                    evaluate(step + 1)
+                if (step + 1) % options.save_every == 0 or end:
+                    save(step + 1)
             reached = step + 1
             if end:
                 break
@@ -244,20 +262,17 @@ def gather(values: dict, losses: dict, parts: int) -> None:
         values[name] = values[name] + share if name in values else share
 
 
-def compile_networks(*networks: object, wanted: bool) -> None:
+def compile_networks(networks: Sequence, device: object) -> None:
     """torch.compile in place, which keeps the names of the state; without a working compiler one line, and on."""
-    if not wanted:
-        return
     import torch
 
     try:
-        torch.compile(lambda x: x * 2 + 1)(torch.ones(2))
+        torch.compile(lambda x: x * 2 + 1)(torch.ones(2, device=device))
     except Exception as error:  # whatever the compiler of this machine raises, training must go on
         print(f"train.compile: no working compiler here ({type(error).__name__}), going on uncompiled")
         return
     for network in networks:
-        if isinstance(network, torch.nn.Module):
-            network.compile()
+        network.compile(dynamic=False)  # training has one shape; the samples' own one must not soften it
 
 
 @entry("train")

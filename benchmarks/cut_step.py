@@ -1,63 +1,38 @@
-"""A training step of CUT, batch 1: `python -m benchmarks.cut_step [side=256] [rounds=5] [threads=2]`.
+"""A training step of CUT, batch 1: `python -m benchmarks.cut_step [rounds=5] [threads=2] [small=1] [only=WORD]`.
 
 Ours makes one generator pass of source and target, takes the keys' features from it and encodes each generated image
-once; the transcription encodes all four images again. Before timing, both give the same losses from the same weights.
+once; the transcription encodes all four images again.
 """
 
-import sys
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import torch
+from torch import Tensor, nn
 
 from benchmarks import plain_cut
-from benchmarks.compare import in_turns, table
-from engine.build import Rates, build
+from benchmarks.compare import Item, bf16_hardware, main
+from benchmarks.steps import TrainingStep, difference, drift, floor
 from engine.inputs import Inputs
-from tests.compose import config
+
+IMAGES = Inputs(3, 3, False, None, None, False, aligned=False)
 
 
-def ours(channels_last: bool, *words: str, side: int = 256) -> tuple[Any, Any]:
-    """The live objects and a function of (source, target) that makes one step, as train.py does; float32 or bf16."""
-    words = ("experiment=cut", f"dataset.size=[{side},{side}]", *words)
-    parts = build(config(*words), Inputs(3, 3, False, None, None, False, aligned=False))
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    for module in parts.modules:
-        module.to(memory_format=layout)
-    rates = Rates.of(config(*words), parts)
-    step_d = parts.other_steps["discriminator"]
-    parts.train_others(False)
-
-    def step(source: torch.Tensor, target: torch.Tensor, bf16: bool = False) -> dict[str, torch.Tensor]:
-        batch = {name: x.to(memory_format=layout) for name, x in (("source", source), ("target", target))}
-        autocast = torch.autocast("cpu", torch.bfloat16, enabled=bf16)
-        rates.optimizers["generator"].zero_grad(set_to_none=True)
-        with autocast:
-            losses, views = parts.generator_step(batch, 0)
-        parts.train_others(True)
-        rates.optimizers["discriminator"].zero_grad(set_to_none=True)
-        with autocast:
-            judged = step_d(*step_d.inputs(views, 0))
-        judged["discriminator"].backward()
-        rates.optimizers["discriminator"].step()
-        parts.train_others(False)
-        with autocast:
-            losses |= parts.late(views)
-        sum(losses.values()).backward()
-        rates.optimizers["generator"].step()
-        return {name: value.detach() for name, value in {**losses, **judged}.items()}
-
-    return parts, step
+def ours(side: int, width: int = 64, *words: str) -> TrainingStep:
+    """CUT as train.py runs it, `width` channels in generator and discriminator."""
+    sizes = (f"dataset.size=[{side},{side}]", f"model.generator.width={width}", f"model.discriminator.width={width}")
+    return TrainingStep(["experiment=cut", *sizes, *words], IMAGES)
 
 
-def same_weights(parts: Any, plain: plain_cut.Step) -> None:
-    """Copy our networks into the transcription, in the order of their parameters, which is that of the layers."""
-    pairs = [
-        (parts.generator, plain.generator),
-        (parts.discriminators["discriminator"], plain.discriminator),
-        (parts.objective, plain.heads),
-    ]
+def pair(side: int, dtype: torch.dtype = torch.float32, batch: int = 1) -> dict[str, Tensor]:
+    """Noise for source and target."""
+    source, target = torch.rand(2, batch, 3, side, side, dtype=dtype) * 2 - 1
+    return {"source": source, "target": target}
+
+
+def same_weights(networks: Mapping[nn.Module, nn.Module]) -> None:
+    """Copy ours into the transcription's, in the order of their parameters, which is that of the layers."""
     with torch.no_grad():
-        for mine, theirs in pairs:
+        for mine, theirs in networks.items():
             for a, b in zip(mine.parameters(), theirs.parameters(), strict=True):
                 b.copy_(a)
 
@@ -65,35 +40,48 @@ def same_weights(parts: Any, plain: plain_cut.Step) -> None:
 def check() -> float:
     """Largest relative difference of three steps' losses from the same weights, all patches, float64, at 32x32."""
     torch.manual_seed(0)
-    parts, step = ours(False, "model.generator.width=8", "model.discriminator.width=8", "nce.patches=null", side=32)
-    plain = plain_cut.Step(8, patches=10**9)
-    for module in (*parts.modules, plain.generator, plain.discriminator, plain.heads):
+    step, plain = ours(32, 8, "nce.patches=null"), plain_cut.Step(8, patches=10**9)
+    networks = {
+        step.parts.generator: plain.generator,
+        step.parts.discriminators["discriminator"]: plain.discriminator,
+        step.parts.objective: plain.heads,
+    }
+    for module in (*step.parts.modules, *networks.values()):
         module.double()
-    same_weights(parts, plain)
+    same_weights(networks)
     worst = 0.0
     for _ in range(3):
-        source, target = torch.rand(2, 1, 3, 32, 32, dtype=torch.float64) * 2 - 1
-        a, b = step(source, target), plain(source, target)
-        worst = max(worst, *(abs(a[name] / b[name] - 1).item() for name in b))
+        given = pair(32, torch.float64)
+        worst = max(worst, difference(step(given), plain(**given)))
     return worst
 
 
-def main() -> None:
-    """Print the table."""
-    options = {"side": 256, "rounds": 5, "threads": 2, **{k: int(v) for k, v in (w.split("=") for w in sys.argv[1:])}}
-    torch.set_num_threads(options["threads"])
-    print(f"largest relative difference of losses over three steps: {check():.1e}")
-    side = options["side"]
-    source, target = torch.rand(2, 1, 3, side, side) * 2 - 1
-    plain, (_, step), (_, step_last) = plain_cut.Step(), ours(False, side=side), ours(True, side=side)
+def items(small: bool) -> Iterator[Item]:
+    """One step at 256x256."""
+    side, width = (32, 8) if small else (256, 64)
+    given, last = pair(side), "train.channels_last=true"
+    plain, step, step_last = plain_cut.Step(width), ours(side, width), ours(side, width, last)
     functions = {
-        "transcription": lambda: plain(source, target),
-        "ours": lambda: step(source, target),
-        "ours, channels_last": lambda: step_last(source, target),
-        "ours, channels_last, bf16": lambda: step_last(source, target, bf16=True),
+        "transcription": lambda: plain(**given),
+        "ours": lambda: step(given),
+        "ours, channels_last": lambda: step_last(given),
     }
-    print(table(in_turns(functions, options["rounds"]), "transcription"))
+    remark = ""
+    if bf16_hardware():
+        functions["ours, channels_last, bf16"] = lambda: step_last(given, bf16=True)
+        remark = f"bf16 changes losses and gradient norms by up to {drift(lambda: ours(32, 8, last), pair(32)):.0e}"
+    yield Item(
+        f"CUT step, {side}x{side}, batch 1",
+        functions,
+        check,
+        official=4200,
+        targets={"ours": 3700, "ours, channels_last": 3700, "ours, channels_last, bf16": 2400},
+        bound="convolution",
+        floor=floor(lambda: step(given)),
+        rounds=3,
+        remark=remark,
+    )
 
 
 if __name__ == "__main__":
-    main()
+    main(items)

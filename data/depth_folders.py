@@ -19,7 +19,8 @@ class PairedDepth(Paired):
     Depth is resized by nearest neighbour, cropped and flipped with the photo, and coloured then: colours never blend.
 
     Args:
-        split, augment, name, root, size, load_size, flip, channels: as for `folders.Paired`, with photos as sources.
+        split, augment, name, root, size, load_size, flip, channels, cache: as for `folders.Paired`, with photos as
+            sources.
         depth: colour map (`depth.COLORMAPS`). far: depth of its last colour, in metres.
     Attributes: those of `folders.Paired`, depth and far. Items also have `depth`, see `example.Example`.
     Raises: as `folders.Paired`.
@@ -40,6 +41,7 @@ class PairedDepth(Paired):
         channels: int | None = None,
         depth: str = "turbo",
         far: float = FAR,
+        cache: str | Path | None = None,
     ) -> None:
         self.depth, self.far = depth, far
         table(depth)  # refuses an unknown name
@@ -53,6 +55,7 @@ class PairedDepth(Paired):
             flip=flip,
             labels=False,
             channels=channels,
+            cache=cache,
         )
 
     def read_target(self, example: Example, file: Path) -> None:

@@ -5,44 +5,69 @@ Partners share their relative path without suffix; sorting and counting never pa
 
 import glob
 import os
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
-from data.reading import SUFFIXES
+from data.reading import SUFFIXES, Header, read_header
 from errors import UserError
 
+S = TypeVar("S")
 T = TypeVar("T")
+CHUNK = 16  # items that a thread takes at once: handing over one costs as much as reading its header
 
 
-def find_images(folder: Path) -> dict[str, Path]:
+class ImageFiles(Mapping[str, Path]):
+    """Relative stem -> file, in order of names. A path is made when it is asked for: a million take a tenth of that."""
+
+    def __init__(self, folder: Path, suffixes: dict[str, str]) -> None:
+        self.folder, self.suffixes = folder, suffixes
+
+    def __getitem__(self, name: str) -> Path:
+        return self.folder / f"{name}{self.suffixes[name]}"
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.suffixes
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.suffixes)
+
+    def __len__(self) -> int:
+        return len(self.suffixes)
+
+
+def find_images(folder: Path) -> Mapping[str, Path]:
     """Relative stem -> file of every image under `folder`, sorted by name; links are followed, hidden files left out.
 
     Raises: UserError for a missing or empty folder, and where two files differ by suffix only.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; {seen(folder.parent)}")
-    found: dict[str, Path] = {}
+    found: dict[str, str] = {}
     for place, folders, files in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        for file in sorted(Path(place) / name for name in files if not name.startswith(".")):
-            if file.suffix.lower() in SUFFIXES:
-                _add(found, folder, file)
+        prefix = "" if place == str(folder) else f"{Path(place).relative_to(folder).as_posix()}/"
+        for file in sorted(files):
+            stem, dot, suffix = file.rpartition(".")
+            if file.startswith(".") or f".{suffix.lower()}" not in SUFFIXES:
+                continue
+            name = prefix + stem
+            if name in found:
+                raise _twice(folder / f"{prefix}{file}", f"{stem}{found[name]}")
+            found[name] = sys.intern(dot + suffix)
     if not found:
         raise UserError(f"{folder}: holds no images; wanted files of {', '.join(sorted(SUFFIXES))}")
-    return dict(sorted(found.items()))
+    return ImageFiles(folder, dict(sorted(found.items())))
 
 
-def _add(found: dict[str, Path], folder: Path, file: Path) -> None:
-    """Enters a file under its name. Raises: UserError where another suffix of the same name came before."""
-    name = file.relative_to(folder).with_suffix("").as_posix()
-    if name in found:
-        raise UserError(f"{file}: has the same name as {found[name].name}; remove one of them")
-    found[name] = file
+def _twice(file: Path, other: str) -> UserError:
+    return UserError(f"{file}: has the same name as {other}; remove one of them")
 
 
-def match(sides: dict[str, dict[str, Path]], place: Path) -> list[str]:
+def match(sides: Mapping[str, Mapping[str, Path]], place: Path) -> list[str]:
     """The names that all sides share. Raises: UserError listing the first names without a partner, side by side."""
     (first, files), *others = sides.items()
     for other, partners in others:
@@ -55,7 +80,7 @@ def match(sides: dict[str, dict[str, Path]], place: Path) -> list[str]:
     return list(files)
 
 
-def find_inputs(path: Path) -> tuple[Path, dict[str, Path]]:
+def find_inputs(path: Path) -> tuple[Path, Mapping[str, Path]]:
     """The folder that names are relative to, and name -> file, for a folder, a file or a pattern."""
     if path.is_dir():
         base = path / "input" if (path / "input").is_dir() else path
@@ -69,7 +94,10 @@ def find_inputs(path: Path) -> tuple[Path, dict[str, Path]]:
     base = Path(os.path.commonpath([file.parent for file in files]))
     found: dict[str, Path] = {}
     for file in files:
-        _add(found, base, file)
+        name = file.relative_to(base).with_suffix("").as_posix()
+        if name in found:
+            raise _twice(file, found[name].name)
+        found[name] = file
     return base, found
 
 
@@ -81,6 +109,11 @@ def check_aspect(source: Path, own: tuple[int, int], partner: Path, other: tuple
             f"{partner}: is {wide}x{high}, but {source.parent.name}/{source.name} is {width}x{height}; partners have"
             " the same ratio of width to height: crop one of them"
         )
+
+
+def read_headers(files: Mapping[str, Path], names: Iterable[str]) -> list[Header]:
+    """Headers of the files of `names`, in order. Raises: UserError of the first that is no image."""
+    return in_threads(lambda name: read_header(files[name]), names)
 
 
 def first_names(names: list[str]) -> str:
@@ -96,7 +129,9 @@ def seen(folder: Path) -> str:
     return f"{folder} has the folders {', '.join(names[:10]) or 'none'}"
 
 
-def in_threads(work: Callable[..., T], items: Iterable) -> list[T]:
+def in_threads(work: Callable[[S], T], items: Iterable[S]) -> list[T]:
     """`work` of every item, in order; the first error in that order is raised. Pillow decodes outside the GIL."""
+    waiting = list(items)
+    chunks = [waiting[start : start + CHUNK] for start in range(0, len(waiting), CHUNK)]
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(work, items))
+        return list(chain.from_iterable(pool.map(lambda chunk: [work(item) for item in chunk], chunks)))

@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.example import Example, Key, unpack
-from data.files import check_aspect, find_images, find_inputs, in_threads, match, seen
+from data.files import check_aspect, find_images, find_inputs, in_threads, match, read_headers, seen
 from data.labels import score_map
 from data.manifest import check_manifest
-from data.reading import read_header, read_image
+from data.reading import read_image
 from data.sides import Side
 from data.sources import Sources
+from data.store import ImageStore
 from data.transforms import Augment, resize
 from errors import UserError
 
@@ -43,6 +44,8 @@ class Paired:
         palette: file of the colours of RGB labels (`labels.read_palette`).
         unscored: ids that metrics leave out. scored: instead, the training id of each id, 255 for none.
         instance: read instance/ as well. channels: of image sources; null takes what the files have.
+        cache: folder that keeps resized images for later epochs and runs (`store.ImageStore`), where `augment` is set;
+            null keeps none. Items are the same with it.
     Attributes: those, and score_map (256 training ids), scored_labels, source_channels, target_channels, names.
     Raises: MissingSplit; UserError for anything that names, headers or the manifest tell to be wrong.
     """
@@ -69,6 +72,7 @@ class Paired:
         scored: Sequence[int] | None = None,
         instance: bool = False,
         channels: int | None = None,
+        cache: str | Path | None = None,
     ) -> None:
         self.split, self.name, self.root = split, name, Path(root).expanduser()
         self.reader = Sources(labels, classes, ignore, palette, instance, channels)
@@ -81,18 +85,30 @@ class Paired:
 
         place = self._place()
         sides = ["input", self.target_folder] + ["instance"] * instance
-        files = {side: find_images(place / side) for side in sides}
+        self.files = files = {side: find_images(place / side) for side in sides}
         self.names = match(files, place)
-        self.files = [tuple(files[side][name] for side in sides) for name in self.names]
         check_manifest(self.root, split, self.names, self.classes, self.ignore)
-        headers = self.reader.check(files["input"].values())
+        headers = self.reader.check(files["input"])
         for side in sides[1:]:
-            partners = [files[side][name] for name in self.names]
-            for file, own, partner, other in zip(
-                self.files, headers, partners, in_threads(read_header, partners), strict=True
-            ):
-                check_aspect(file[0], own.size, partner, other.size)
+            for name, own, other in zip(self.names, headers, read_headers(files[side], self.names), strict=True):
+                if own.size != other.size:
+                    check_aspect(files["input"][name], own.size, files[side][name], other.size)
         self.source_channels = self.reader.source_channels
+        self.store = self._store(cache) if cache is not None and augment else None
+
+    def _store(self, cache: str | Path) -> ImageStore:
+        return ImageStore(
+            cache,
+            f"{self.name}-{self.split}",
+            {"root": str(self.root.resolve()), "sides": list(self.files), **self.reader.settings},
+            names=self.names,
+            files=self._files_of,
+            read=self.read,
+            labels=self.labels,
+        )
+
+    def _files_of(self, index: int) -> list[Path]:
+        return [files[self.names[index]] for files in self.files.values()]
 
     def _place(self) -> Path:
         """The folder of the split."""
@@ -111,8 +127,9 @@ class Paired:
 
     def read(self, index: int) -> Example:
         """Item `index` as it lies on disk, at its own size."""
-        source, target, *instance = self.files[index]
-        example = self.reader.read(self.names[index], source, instance[0] if instance else None)
+        name = self.names[index]
+        source, target, *instance = (files[name] for files in self.files.values())
+        example = self.reader.read(name, source, instance[0] if instance else None)
         self.read_target(example, target)
         return example
 
@@ -123,9 +140,9 @@ class Paired:
     def __getitem__(self, key: Key) -> Example:
         """Item index, (index, draw) or (index, draw, plain): see `example.unpack`."""
         index, draw, plain = unpack(key)
-        example = self.read(index)
         if self.augment is None:
-            return resize(example, self.size, self.labels)
+            return resize(self.read(index), self.size, self.labels)
+        example = self.read(index) if self.store is None else self.store.get(index, self.augment.resized(plain))
         return self.augment(example, (index, draw), plain)
 
     def sources(self) -> Side:
@@ -178,7 +195,7 @@ class Inputs:
             partners = {key: file for key, file in find_images(beside).items() if key in files}
             match({"input": files, "instance": partners}, base.parent)
             self.files = [(files[name], partners[name]) for name in self.names]
-        self.reader.check(files.values())
+        self.reader.check(files)
         self.labels, self.instance = labels, instance
         self.classes, self.ignore = self.reader.classes, self.reader.ignore
         self.source_channels = self.reader.source_channels

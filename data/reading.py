@@ -5,6 +5,7 @@ UserError of one line with the file, what it holds, what was wanted and the key 
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -35,13 +36,19 @@ def read_header(file: Path) -> Header:
     """Format, mode and size without the pixels. Raises: UserError where the file is no image or no (H, W, C) array."""
     if file.suffix.lower() == ".npy":
         array = _load_array(file)
-        return Header("NPY", str(array.dtype), array.shape[:2], array.shape[2])
+        return _header("NPY", str(array.dtype), array.shape[:2], array.shape[2])
     try:
         with Image.open(file) as image:
             channels = 1 if image.mode in ("L", "1", *DEEP) else 3
-            return Header(image.format or "", image.mode, (image.height, image.width), channels)
+            return _header(image.format or "", image.mode, (image.height, image.width), channels)
     except BROKEN as error:
         raise _broken(file, error) from error
+
+
+@lru_cache(maxsize=1024)
+def _header(form: str, mode: str, size: tuple[int, int], channels: int) -> Header:
+    """One object for all files of a kind, of which there may be a million."""
+    return Header(form, mode, size, channels)
 
 
 def read_image(file: Path, channels: int = 3) -> Tensor:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from data.example import Example, Key, unpack
 from data.labels import colorize
+from data.store import ImageStore
 from data.transforms import Augment, resize, seed_of
 
 CROP_SOURCE, CROP_TARGET, CHOOSE = 1, 2, 3  # last number of a random key: what the random numbers are for
@@ -48,6 +49,7 @@ class TwoSides(ABC):
 
     labels = instance = aligned = False
     ignore = None
+    stores: tuple[ImageStore, ImageStore] | None = None  # of sources and targets, where a subclass keeps them
 
     def __init__(
         self,
@@ -92,8 +94,15 @@ class TwoSides(ABC):
         else:
             chosen = seed_of((index, draw, CHOOSE)) % len(self.real_names)
             of_source, of_target = self.augment
-            source = self._painted(of_source(self.read_source(at), (index, draw, CROP_SOURCE), plain))
-            real = of_target(self.read_real(chosen), (index, draw, CROP_TARGET), plain)
+            if self.stores is None:
+                source, real = self.read_source(at), self.read_real(chosen)
+            else:
+                source, real = (
+                    store.get(item, of_source.resized(plain))
+                    for store, item in zip(self.stores, (at, chosen), strict=True)
+                )
+            source = self._painted(of_source(source, (index, draw, CROP_SOURCE), plain))
+            real = of_target(real, (index, draw, CROP_TARGET), plain)
         return Example(name=source["name"], source=source["source"], target=real["target"])
 
     def sources(self) -> Side:

@@ -1,12 +1,13 @@
 """How a network's sources are read, the same in training and in use."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from data.example import Example
-from data.files import in_threads
+from data.files import read_headers
 from data.labels import read_palette
-from data.reading import Header, LabelReader, read_header, read_image, read_instance
+from data.reading import Header, LabelReader, read_image, read_instance
 from errors import UserError
 
 
@@ -34,18 +35,22 @@ class Sources:
             table = None if palette is None else read_palette(palette)
             self.reader = LabelReader(classes, ignore, table)
 
-    def check(self, files: Iterable[Path]) -> list[Header]:
+    def check(self, files: Mapping[str, Path]) -> list[Header]:
         """Headers of the files; settles `channels` of images: 1 where all are grey, else 3, or an array's own."""
-        files = list(files)
-        headers = in_threads(read_header, files)
-        for file, header in zip(files, headers, strict=True):
+        headers = read_headers(files, files)
+        kinds: dict[Header, str] = {}  # with the first file of each
+        for name, header in zip(files, headers, strict=True):
+            kinds.setdefault(header, name)
+        first = headers[0]
+        for header, name in kinds.items():
             if self.labels:
-                self.reader.check(file, header.format, header.mode)
-            elif (header.format == "NPY") != (headers[0].format == "NPY") or (
-                header.format == "NPY" and header.channels != (self.channels or headers[0].channels)
+                self.reader.check(files[name], header.format, header.mode)
+            elif (header.format == "NPY") != (first.format == "NPY") or (
+                header.format == "NPY" and header.channels != (self.channels or first.channels)
             ):
-                wanted = f"{self.channels or headers[0].channels} channels, {headers[0].format} as {files[0].name}"
-                raise UserError(f"{file}: {header.format} of {header.channels} channels; wanted {wanted}")
+                example = files[next(iter(files))].name
+                wanted = f"{self.channels or first.channels} channels, {first.format} as {example}"
+                raise UserError(f"{files[name]}: {header.format} of {header.channels} channels; wanted {wanted}")
         if not self.labels and self.channels is None:
             self.channels = max(header.channels for header in headers)
         return headers
@@ -58,6 +63,12 @@ class Sources:
             return self.channels
         assert self.classes is not None
         return self.classes + (self.ignore is not None) + self.instance
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that decides what is read of a file, as JSON values."""
+        settings = {key: getattr(self, key) for key in ("labels", "classes", "ignore", "instance", "channels")}
+        return settings | ({"palette": sorted((self.reader.palette or {}).items())} if self.labels else {})
 
     def read(self, name: str, source: Path, instance: Path | None) -> Example:
         """The Example of one source at its own size, without target. Raises: UserError for a bad file."""

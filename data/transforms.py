@@ -75,12 +75,16 @@ class Augment:
         self.crop: list[v2.Transform] = [] if self.load_size == size else [v2.RandomCrop(size)]
         self.flip: list[v2.Transform] = [v2.RandomHorizontalFlip()] * flip
 
+    def resized(self, plain: bool = False) -> tuple[int, int]:
+        """(height, width) to which an example is resized first."""
+        return self.size if plain else self.load_size
+
     def __call__(self, example: Example, key: tuple[int, ...], plain: bool = False) -> Example:
         """The example transformed by the random numbers of `key`, (index, draw) and more, not of the global generator.
 
         `plain` leaves the crop out and resizes to `size` at once, as CUT does while its learning rate decays.
         """
-        example = resize(example, self.size if plain else self.load_size, self.labels)
+        example = resize(example, self.resized(plain), self.labels)
         steps = self.flip if plain else self.crop + self.flip
         if not steps:
             return example

@@ -7,17 +7,20 @@ Any two folders may take the place of A and B, without labels/ then. `val` may b
 raises `MissingSplit`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from data.example import Example
-from data.files import check_aspect, find_images, in_threads, match, seen
+from data.files import check_aspect, find_images, in_threads, match, read_headers, seen
 from data.folders import VERIFY_LIMIT, MissingSplit, extent
 from data.labels import PALETTES, score_map
 from data.manifest import check_sides
-from data.reading import LabelReader, read_header, read_image
+from data.reading import LabelReader, read_image
 from data.sides import TwoSides
 from data.sources import Sources
+from data.store import ImageStore
 from errors import UserError
 
 RANGE = "set dataset.classes"  # the cure where an id is out of range
@@ -38,6 +41,7 @@ class Unpaired(TwoSides):
         classes: number of ids, 0..classes-1, of sources with `colors`, or of labels/ (where 255 is unscored), which is
             read where A is the source and nothing is augmented.
         unscored: ids that metrics leave out. scored: instead, the training id of each id, 255 for none.
+        cache: as for `folders.Paired`.
     Attributes: those, and score_map (256 training ids), scored_labels (whether items of `sources()` have a label),
         names (of the sources), real_names, labels, ignore, instance.
     Raises: MissingSplit; UserError for anything that names, headers or the manifest tell to be wrong.
@@ -61,6 +65,7 @@ class Unpaired(TwoSides):
         classes: int | None = None,
         unscored: Sequence[int] = (),
         scored: Sequence[int] | None = None,
+        cache: str | Path | None = None,
     ) -> None:
         self.split, self.name, self.root = split, name, Path(root).expanduser()
         self.classes, self.unscored = classes, tuple(unscored or ())
@@ -70,7 +75,7 @@ class Unpaired(TwoSides):
         self.files, self.real_files = (find_images(place) for place in places)
         check_sides(self.root, split, {source: list(self.files), target: list(self.real_files)}, classes)
 
-        self.label_files: dict[str, Path] = {}
+        self.label_files: Mapping[str, Path] = {}
         if colors is not None:
             assert classes is not None
             self.label_reader = LabelReader(classes, cure=RANGE, others="set dataset.colors=null for images")
@@ -78,7 +83,7 @@ class Unpaired(TwoSides):
             self._check_labels()
         else:
             self.source_reader = Sources(False, None, None, None, False, source_channels)
-            self.source_reader.check(self.files.values())
+            self.source_reader.check(self.files)
             self.source_channels = self.source_reader.source_channels
             beside = _folder(self.root, split, "labels")
             if classes is not None and beside is not None and source == "A" and not augment:
@@ -88,7 +93,7 @@ class Unpaired(TwoSides):
                 match({source: self.files, "labels": self.label_files}, self.root / split)
                 self._check_labels()
         target_reader = Sources(False, None, None, None, False, target_channels)
-        target_reader.check(self.real_files.values())
+        target_reader.check(self.real_files)
         self.target_channels = target_reader.source_channels
         super().__init__(
             list(self.files),
@@ -99,6 +104,31 @@ class Unpaired(TwoSides):
             flip=flip,
             colors=colors,
             scored_labels=bool(self.label_files),
+        )
+        if cache is not None and augment:
+            read_as = {"colors": True, "classes": classes} if colors is not None else self.source_reader.settings
+            self.stores = (
+                self._store(cache, source, self.files, read_as, self.read_source),
+                self._store(cache, target, self.real_files, target_reader.settings, self.read_real),
+            )
+
+    def _store(
+        self,
+        cache: str | Path,
+        side: str,
+        files: Mapping[str, Path],
+        settings: dict[str, Any],
+        read: Callable[[int], Example],
+    ) -> ImageStore:
+        names = list(files)
+        return ImageStore(
+            cache,
+            f"{self.name}-{self.split}-{side}",
+            {"root": str(self.root.resolve()), "side": side, **settings},
+            names=names,
+            files=partial(_files_of, files, names),
+            read=read,
+            labels=bool(settings.get("colors")),
         )
 
     def _places(self, sides: dict[str, str]) -> list[Path]:
@@ -126,14 +156,14 @@ class Unpaired(TwoSides):
     def _check_labels(self) -> None:
         """Headers of the label files and, where they lie beside their images, that both have one shape."""
         names = list(self.label_files)
-        headers = in_threads(read_header, [self.label_files[name] for name in names])
+        headers = read_headers(self.label_files, names)
         for name, header in zip(names, headers, strict=True):
             self.label_reader.check(self.label_files[name], header.format, header.mode)
         if self.label_files is self.files:
             return
-        images = in_threads(read_header, [self.files[name] for name in names])
-        for name, own, image in zip(names, headers, images, strict=True):
-            check_aspect(self.files[name], image.size, self.label_files[name], own.size)
+        for name, own, image in zip(names, headers, read_headers(self.files, names), strict=True):
+            if own.size != image.size:
+                check_aspect(self.files[name], image.size, self.label_files[name], own.size)
 
     def read_source(self, index: int, label: bool = False) -> Example:
         """Source `index` at its own size, label ids where there are `colors`; with its label if asked for."""
@@ -166,6 +196,10 @@ class Unpaired(TwoSides):
 
     def _decode_real(self, index: int) -> None:
         self.read_real(index)
+
+
+def _files_of(files: Mapping[str, Path], names: Sequence[str], index: int) -> list[Path]:
+    return [files[names[index]]]
 
 
 def _folder(root: Path, split: str, side: str) -> Path | None:

@@ -107,6 +107,15 @@ class Loaded:
             return f"best({best['metric']}, {best['split']})"
         return "last" if self.path.name == "last.pt" else "step"
 
+    @property
+    def networks(self) -> dict[str, dict[str, torch.Tensor]]:
+        """Weights by network and name, for inference: of a generator its moving average, where the run kept one."""
+        average: dict[str, torch.Tensor] = self.state.get("average") or {}
+        found = dict(self.state["networks"])
+        for name in {key.partition(".")[0] for key in average}:
+            found[name] = {key.removeprefix(f"{name}."): average[key] for key in average if key.startswith(f"{name}.")}
+        return found
+
     @classmethod
     def open(cls, checkpoint: str, which: str = "last") -> "Loaded":
         """Of a run folder or a file; `which` as `locate` has it."""

@@ -115,7 +115,7 @@ def validate(cfg: DictConfig, world: int = 1, overrides: Sequence[str] = ()) -> 
     for key in positive:
         if train[key] <= 0:
             raise ConfigError(f"train.{key}={train[key]}: must be above 0")
-    for key in ("decay_epochs", "decay_steps", "workers", "samples", "keep", "pool"):
+    for key in ("decay_epochs", "decay_steps", "workers", "samples", "keep", "pool", "profile"):
         if train[key] < 0:
             raise ConfigError(f"train.{key}={train[key]}: must not be negative")
     if train.steps is not None and train.steps < 0:

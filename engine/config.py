@@ -79,6 +79,7 @@ class Train:
     samples: int = 6
     save_every: int = 500
     keep: int = 0
+    profile: int = 0
 
 
 @dataclass
@@ -145,6 +146,7 @@ class Config:
     gan: str = MISSING
     paper: Paper | None = None
     deviations: list[str] = field(default_factory=list)
+    deviations_data: list[str] = field(default_factory=list)
     train: Train = field(default_factory=Train)
     evaluate: Evaluate = field(default_factory=Evaluate)
     dataset: Any = MISSING
@@ -176,9 +178,9 @@ def trunk_keys() -> list[str]:
 
 # Overrides that never change what a step computes, so that a run folder is found again under any of them.
 NEUTRAL = re.compile(
-    r"^[+~]*(experiment|dataset|run|seed|checkpoint|weights_dir|offline|dataset\.(root|name)|hydra\..*|hydra/.*"
-    r"|paper|paper\..*|deviations|evaluate\.\w+"
-    r"|train\.(steps|epochs|minutes|workers|device|log_every|sample_every|samples|save_every|keep))(@|=|$)"
+    r"^[+~]*(experiment|dataset|run|seed|checkpoint|weights_dir|offline|dataset\.(root|name|cache)|hydra\..*|hydra/.*"
+    r"|paper|paper\..*|deviations|deviations_data|evaluate\.\w+"
+    r"|train\.(steps|epochs|minutes|workers|device|log_every|sample_every|samples|save_every|keep|profile))(@|=|$)"
 )
 
 

@@ -37,13 +37,21 @@ def choose_device(name: str) -> torch.device:
 
 @contextmanager
 def ranks(device: torch.device) -> Iterator[None]:
-    """Process group of the run: nccl on GPUs, gloo on CPU; nothing with one rank."""
+    """Process group of the run: nccl on GPUs, gloo on CPU; none with one rank. A GPU becomes the current device.
+
+    There cuDNN tries its algorithms once for each shape and keeps the fastest: a run has few shapes. Not where
+    torch.use_deterministic_algorithms was asked for: which one is fastest may change from run to run.
+    """
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
     if world() == 1:
         yield
         return
     if device.type == "cuda":
-        torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group("nccl", device_id=device)
+    else:
+        dist.init_process_group("gloo")
     try:
         yield
     finally:

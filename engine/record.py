@@ -3,7 +3,11 @@
 log.jsonl, schema 1: one JSON object a log step, keys `step`, `images` (seen so far), one mean since the previous line
 for each weighted term under its YAML name, `<term>_own` of a term that trains parts, `discriminator` (and with
 setting=cycle `discriminator_source`; their losses), `norm/<network>` (gradient norm), `lr`, and what may differ between
-two equal runs: `images_per_second`, `data_wait` (share of the time), `memory_mb` (peak), `time`.
+two equal runs: `images_per_second`, `data_wait`, `memory_mb` (peak), `time`.
+
+Speed and `data_wait` are of the steps alone: sample grids, checkpoints and evaluations are left out. `data_wait` is the
+share of that time in which rank 0 had no batch: with workers=0 all that reading takes, else what it waits for them. On
+a GPU it is an upper bound of what is lost, as the device still works off what was queued.
 """
 
 import json
@@ -11,6 +15,8 @@ import platform
 import resource
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -56,6 +62,13 @@ class Recorder:
         self.waited += waited
         if self.bar is not None:
             self.bar.update()
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """What is done within is no part of the steps' time."""
+        begun = time.perf_counter()
+        yield
+        self.started += time.perf_counter() - begun
 
     def means(self) -> dict[str, Tensor]:
         """Mean of every value since the last line, still on the device."""
@@ -154,6 +167,29 @@ def save_image(image: np.ndarray, path: Path) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     Image.fromarray(image).save(temporary, format="PNG")
     temporary.replace(path)
+
+
+def note_start(folder: Path, step: int, device: torch.device, world: int) -> None:
+    """Write environment.json as of this start at `step`.
+
+    `commits` keeps those of earlier starts at earlier steps, which the weights come from too; a later start at the same
+    or an earlier step takes their place.
+    """
+    path = folder / "environment.json"
+    try:
+        old = json.loads(path.read_text())
+        earlier = old.get("commits") or [{"step": 0, "commit": old.get("commit")}]
+        kept = [entry for entry in earlier if entry["step"] < step]
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):  # none, or damaged: its history is lost
+        kept = []
+    found = environment(device, world)
+    found["commits"] = [*kept, {"step": step, "commit": found["commit"]}]
+    path.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def note_progress(folder: Path, step: int, steps: int) -> None:
+    """Write progress.txt: the last checkpoint's step and the step at which the run ends, as `60 of 120`."""
+    (folder / "progress.txt").write_text(f"{step} of {steps}\n")
 
 
 def environment(device: torch.device, world: int) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from engine.inputs import Inputs
 from engine.record import save_image
 from engine.sampling import mix
 from errors import UserError
+from models.blocks import SpectralConv2d
 
 
 def load_generator(loaded: Loaded, device: torch.device, name: str = "generator") -> nn.Module:
@@ -30,25 +31,27 @@ def load_generator(loaded: Loaded, device: torch.device, name: str = "generator"
     Raises:
         UserError: when the checkpoint holds no network of that name.
     """
-    held = [key for key in loaded.state["networks"] if key.startswith("generator")]
+    networks = loaded.networks
+    held = [key for key in networks if key.startswith("generator")]
     if name not in held:
         raise UserError(f"network={name}: {loaded.path} holds no such network; one of {', '.join(held)} is wanted")
     generator = build_generator(loaded.cfg, loaded.inputs, name)
-    state = loaded.state["networks"][name]
-    if average := loaded.state.get("average"):
-        state = {key.removeprefix(f"{name}."): value for key, value in average.items() if key.startswith(f"{name}.")}
-    load_network(generator, state, name, loaded.path)
-    return _ready(generator, loaded, device)
+    load_network(generator, networks[name], name, loaded.path)
+    return _ready(generator, device)
 
 
 def untrained_generator(loaded: Loaded, device: torch.device) -> nn.Module:
     """The same generator as the run's seed initialised it, in eval mode: the baseline any training must beat."""
-    return _ready(build_generator(loaded.cfg, loaded.inputs), loaded, device)
+    return _ready(build_generator(loaded.cfg, loaded.inputs), device)
 
 
-def _ready(generator: Any, loaded: Loaded, device: torch.device) -> nn.Module:
-    layout = torch.channels_last if loaded.cfg.train.channels_last else torch.contiguous_format
-    return generator.to(device=device, memory_format=layout).eval()
+def _ready(generator: Any, device: torch.device) -> nn.Module:
+    """In eval mode, in the layout that convolutions are fast in, its spectral norms worked out once for all images."""
+    generator = generator.to(device=device, memory_format=torch.channels_last).eval()
+    for layer in generator.modules():
+        if isinstance(layer, SpectralConv2d):
+            layer.fix()
+    return generator
 
 
 @torch.inference_mode()

@@ -120,13 +120,18 @@ def draw_places(features: Tensor, patches: int | None, generator: torch.Generato
         return None
     places = torch.randperm(count, generator=generator)[:patches]
     if features.is_cuda:
-        return places.pin_memory().to(features.device, non_blocking=True)  # or the host would wait for the device
-    return places
+        places = places.pin_memory()  # or the host would wait for the device
+    return places.to(features.device, non_blocking=True)
 
 
 def _take(features: Tensor, places: Tensor | None) -> Tensor:
+    """(B, C, H, W) -> (B, N, C), by the features' own layout, so that the gradient, a map of zeros but for these
+    places, comes back in it and need not be converted where others are added to it."""
+    if features.is_contiguous(memory_format=torch.channels_last):
+        rows = features.permute(0, 2, 3, 1).flatten(1, 2)
+        return rows if places is None else rows.index_select(1, places)
     features = features.flatten(2)
-    return (features if places is None else features.index_select(2, places)).mT  # (B, C, H, W) -> (B, N, C)
+    return (features if places is None else features.index_select(2, places)).mT
 
 
 def _head(kind: Head, channels: int, dim: int, init: Init) -> nn.Module:

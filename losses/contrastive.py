@@ -145,10 +145,11 @@ class _Weighted(_Contrast):
         raise NotImplementedError
 
     def patches(self, query: Tensor, key: Tensor, detach: Stop, extra: Tensor | None = None) -> Tensor:
+        similarity = query @ (key if detach == "none" else key.detach()).mT
         with self._gradients():
-            log_weight = self.log_weight(query @ (key if detach == "none" else key.detach()).mT)
+            log_weight = self.log_weight(similarity)
             bonus = log_weight.amax(-1) if self.weight_positive else None
-        return nce(query, key, log_weight, bonus, self.temperature, detach, extra)
+        return nce(query, key, log_weight, bonus, self.temperature, detach, extra, similarity)
 
     def further(self, anchor: Tensor, other: Tensor) -> Tensor:
         similarity = anchor @ other.mT
@@ -248,7 +249,7 @@ class MoNCE(_Weighted):
             similarity, self.direction, self.beta, self.iterations, self.cost, self.official_numerics, paired
         ).add_(math.log(total))
         if self.official_numerics:
-            return torch.logaddexp(log_weight, log_weight.new_tensor(math.log(OFFICIAL_FLOOR)))
+            return torch.logaddexp(log_weight, log_weight.new_full((), math.log(OFFICIAL_FLOOR)))
         return log_weight
 
 

@@ -10,6 +10,7 @@ which is the cross-entropy of the logits s_ij / T + log(Q (N-1) w_ij) against th
 Legend: B images, N patches of C channels; T temperature.
 """
 
+from collections.abc import Iterator
 from typing import Any, Literal, get_args
 
 import torch
@@ -57,10 +58,12 @@ def nce(
     temperature: float,
     detach: Stop | None,
     extra: Tensor | None = None,
+    similarity: Tensor | None = None,
 ) -> Tensor:
     """weighted_nce, its weights optional; `bonus` (B, N) is added to the positive logits, s_ii / T.
 
     `extra` (B, N) is the logarithm of what further negatives, with other keys, add to the denominator of each query.
+    `similarity` (B, N, N) is query @ key^T where the caller has it already, the key detached as `detach` says.
     """
     if query.dim() != 3 or query.shape != key.shape:
         raise ValueError(f"query {tuple(query.shape)} and key {tuple(key.shape)} are not both (B, N, C)")
@@ -74,14 +77,16 @@ def nce(
         constant = not any(t is not None and t.requires_grad for t in (log_weight, bonus))
         fused = constant and detach != "none"
         if fused and extra is None:
-            return _FusedNCE.apply(query, positive, log_weight, bonus, temperature)
+            return _FusedNCE.apply(query, positive, similarity, log_weight, bonus, temperature)
         positives = (query * positive).sum(-1) / temperature
         if bonus is not None:
             positives = positives + bonus.to(positives.dtype)
         if fused:
-            loss = _FusedNCE.apply(query, positive, log_weight, bonus, temperature)
+            loss = _FusedNCE.apply(query, positive, similarity, log_weight, bonus, temperature)
         else:
-            logits = query / temperature @ (key if detach == "none" else key.detach()).mT  # (B, N, N)
+            if similarity is None:
+                similarity = query @ (key if detach == "none" else key.detach()).mT  # (B, N, N)
+            logits = similarity / temperature
             if log_weight is not None:
                 logits = logits + log_weight.to(logits.dtype)
             logits = logits.diagonal_scatter(positives, dim1=-2, dim2=-1)
@@ -97,32 +102,43 @@ class _FusedNCE(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, key: Tensor, log_weight: Tensor | None, bonus: Tensor | None, temperature: float
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        similarity: Tensor | None,
+        log_weight: Tensor | None,
+        bonus: Tensor | None,
+        temperature: float,
     ) -> Tensor:
-        batch, count, _ = query.shape
-        loss = query.new_empty(batch, count)
+        loss = query.new_empty(query.shape[:2])
         surplus = torch.empty_like(loss)  # probability of the positive, less 1
         wanted = any(ctx.needs_input_grad[:2])
         pull = torch.empty_like(query) if wanted else query  # gradient of each row's loss with respect to its query
-        size = max(16, (CPU_BLOCK if query.device.type == "cpu" else GPU_BLOCK) // (batch * count))
-        for start in range(0, count, size):
-            rows = slice(start, start + size)
-            if log_weight is None:  # (B, rows, N)
-                logits = torch.baddbmm(query.new_zeros(()), query[:, rows], key.mT, beta=0, alpha=1 / temperature)
+        for at in _blocks(query):
+            images, rows = at
+            if similarity is None:  # (images, rows, N)
+                logits = torch.baddbmm(query.new_zeros(()), query[at], key[images].mT, beta=0, alpha=1 / temperature)
             else:
-                log_weight_rows = log_weight[:, rows].to(query.dtype)
-                logits = torch.baddbmm(log_weight_rows, query[:, rows], key.mT, alpha=1 / temperature)
-                logits.diagonal(start, -2, -1).copy_((query[:, rows] * key[:, rows]).sum(-1) / temperature)
+                logits = similarity[at] / temperature
+            positive = logits.diagonal(rows.start, -2, -1)
+            if log_weight is not None:
+                unweighted = positive.clone()
+                logits.add_(log_weight[at])
+                positive.copy_(unweighted)
             if bonus is not None:
-                logits.diagonal(start, -2, -1).add_(bonus[:, rows])
-            log_share = logits.log_softmax(-1)
-            positive = log_share.diagonal(start, -2, -1)
-            loss[:, rows] = -positive
+                positive.add_(bonus[at])
+            largest = logits.amax(-1, keepdim=True)
+            loss[at] = largest.squeeze(-1) - positive
+            share = logits.sub_(largest).exp_()  # in place, and `positive` with it
+            own = positive.clone()
+            positive.zero_()
+            others = share.sum(-1)
+            total = others + own
+            loss[at] += total.log()
             if wanted:
-                share = log_share.exp_()
-                positive.sub_(1)
-                surplus[:, rows] = positive
-                pull[:, rows] = torch.bmm(share, key)
+                positive.copy_(-others)  # a small share of the others would be lost in own / total - 1
+                surplus[at] = -others / total
+                pull[at] = torch.bmm(share, key[images]).div_(total.unsqueeze(-1))
         ctx.save_for_backward(query, pull, surplus)
         ctx.temperature = temperature
         return loss
@@ -133,7 +149,19 @@ class _FusedNCE(torch.autograd.Function):
         query, pull, surplus = ctx.saved_tensors
         gradient = (gradient / ctx.temperature).unsqueeze(-1)
         to_key = gradient * surplus.unsqueeze(-1) * query if ctx.needs_input_grad[1] else None
-        return gradient * pull, to_key, None, None, None
+        return gradient * pull, to_key, None, None, None, None
+
+
+def _blocks(query: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Images and rows to work on at a time: several images where they are small, else some rows of one, which makes the
+    products larger than the same rows of all would."""
+    batch, count, _ = query.shape
+    size = CPU_BLOCK if query.device.type == "cpu" else GPU_BLOCK
+    images = min(batch, max(1, size // count**2))
+    rows = max(16, size // (images * count))
+    for first in range(0, batch, images):
+        for start in range(0, count, rows):
+            yield slice(first, first + images), slice(start, start + rows)
 
 
 def precise(features: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .transport import sinkhorn
+from .transport import potentials
 
 Direction = Literal["hard", "easy"]
 Cost = Literal["linear", "exp"]
@@ -59,19 +59,27 @@ def transport_weights(
             pairs of finite cost.
         official: the similarity -10 in place of an infinite cost on the diagonal, as the released code (linear only).
         paired: as in softmax_weights.
-    Returns: (B, N, N) log w in the type of sinkhorn's plan, float64; zeros where N = 1.
+    Returns: (B, N, N) log w; zeros where N = 1.
     """
     if similarity.shape[-1] == 1:
-        return sinkhorn(similarity, iterations)
+        return torch.zeros_like(similarity)
     positives = _positives(similarity, paired)
     if cost == "linear":
-        score = similarity if direction == "hard" else 1 - similarity
-        return sinkhorn(score.masked_fill(positives, OFFICIAL_DIAGONAL if official else -math.inf) / beta, iterations)
+        log_kernel = similarity / beta if direction == "hard" else (1 - similarity).div_(beta)
+        log_kernel.masked_fill_(positives, OFFICIAL_DIAGONAL / beta if official else -math.inf)
+        return _log_plan(log_kernel, iterations)
     exponent = (1 - similarity if direction == "hard" else similarity) / beta
     pairs = similarity.shape[-1] * (similarity.shape[-1] - (1 if paired else 0))
     log_mean = exponent.masked_fill(positives, -math.inf).flatten(1).logsumexp(-1) - math.log(pairs)
     log_kernel = -(exponent - log_mean[:, None, None]).exp()  # of the quotient; C alone overflows at beta 0.01
-    return sinkhorn(log_kernel.masked_fill(positives, -math.inf), iterations)
+    return _log_plan(log_kernel.masked_fill(positives, -math.inf), iterations)
+
+
+def _log_plan(log_kernel: Tensor, iterations: int) -> Tensor:
+    """In place of the kernel where no gradient needs it."""
+    f, g = (log.to(log_kernel.dtype) for log in potentials(log_kernel, iterations))
+    plan = log_kernel.clone() if log_kernel.requires_grad else log_kernel
+    return plan.add_(f.unsqueeze(-1)).add_(g.unsqueeze(-2))
 
 
 def _positives(similarity: Tensor, paired: bool) -> Tensor:

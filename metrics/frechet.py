@@ -9,6 +9,7 @@ Legend: N, M images of two sets, C channels of a feature.
 """
 
 import numpy as np
+import scipy.linalg
 import torch
 import torch.distributed as dist
 from numpy.typing import ArrayLike, NDArray
@@ -55,9 +56,9 @@ class Moments:
 def frechet_distance(mean1: ArrayLike, cov1: ArrayLike, mean2: ArrayLike, cov2: ArrayLike) -> float:
     """|m1 - m2|^2 + tr S1 + tr S2 - 2 tr sqrt(S1 S2) of means (C,) and covariances (C, C).
 
-    With R R^T = S1 from its eigenvectors, tr sqrt(S1 S2) = sum of square roots of the eigenvalues of R^T S2 R. Computed
-    in float64 by NumPy, whose eigh was about twice as fast as torch's on a CPU; the device does not matter, no gradient
-    flows. Rounding can leave a value just below zero (some 1e-7 of the traces): it is returned as 0.
+    With R R^T = S1, tr sqrt(S1 S2) = sum of square roots of the eigenvalues of R^T S2 R. Computed in float64 on the
+    CPU, wherever the arguments are; no gradient flows. Rounding can leave a value just below zero (some 1e-7 of the
+    traces): it is returned as 0.
 
     Raises: ValueError for shapes that do not fit and for a NaN (a covariance of one image is NaN) or an infinity.
     """
@@ -69,11 +70,18 @@ def frechet_distance(mean1: ArrayLike, cov1: ArrayLike, mean2: ArrayLike, cov2: 
 
 
 def trace_from_covariances(s1: NDArray[np.float64], s2: NDArray[np.float64]) -> float:
-    """tr sqrt(S1 S2) of covariances (C, C) from the eigenvalues of R^T S2 R, R R^T = S1."""
-    values, vectors = np.linalg.eigh((s1 + s1.T) / 2)
-    root = vectors * np.sqrt(values.clip(min=0))
-    middle = root.T @ s2 @ root
-    return float(np.sqrt(np.linalg.eigvalsh((middle + middle.T) / 2).clip(min=0)).sum())
+    """tr sqrt(S1 S2) of covariances (C, C) from the eigenvalues of R^T S2 R, R R^T = S1.
+
+    R is the Cholesky factor, in a third of the time of one from eigenvectors; those serve where S1 is singular.
+    """
+    s1, s2 = (s1 + s1.T) / 2, (s2 + s2.T) / 2
+    try:
+        squares = scipy.linalg.eigvalsh(s2, s1, type=2, driver="gv")  # of S2 S1 x = w x
+    except np.linalg.LinAlgError:
+        values, vectors = np.linalg.eigh(s1)
+        root = vectors * np.sqrt(values.clip(min=0))
+        squares = np.linalg.eigvalsh(root.T @ s2 @ root)
+    return float(np.sqrt(squares.clip(min=0)).sum())
 
 
 def trace_from_features(x1: NDArray[np.float64], x2: NDArray[np.float64]) -> float:

@@ -39,6 +39,7 @@ class SpectralConv2d(nn.Conv2d):
 
     u: Tensor
     v: Tensor
+    fixed: Tensor | None
 
     def __init__(
         self,
@@ -54,6 +55,7 @@ class SpectralConv2d(nn.Conv2d):
         flat = self.weight.flatten(1)
         self.register_buffer("u", F.normalize(torch.randn_like(flat[:, 0]), dim=0, eps=1e-12))
         self.register_buffer("v", F.normalize(torch.randn_like(flat[0]), dim=0, eps=1e-12))
+        self.register_buffer("fixed", None, persistent=False)
         self.iterate(SETTLE)
 
     @torch.no_grad()
@@ -75,8 +77,20 @@ class SpectralConv2d(nn.Conv2d):
             # Clones: the next forward changes the buffers, this graph keeps its own.
             return _OverSigma.apply(self.weight, self.u.clone(), self.v.clone())
 
+    @torch.no_grad()
+    def fix(self) -> None:
+        """Keep the normalized weight for all forwards to come, without gradient, until `train` is called."""
+        self.eval()
+        self.fixed = self.normalized_weight()
+
+    def train(self, mode: bool = True) -> "SpectralConv2d":
+        """As nn.Module.train; forgets a fixed weight."""
+        self.fixed = None
+        return super().train(mode)
+
     def forward(self, input: Tensor) -> Tensor:
-        return self._conv_forward(input, self.normalized_weight(), self.bias)
+        weight = self.normalized_weight() if self.fixed is None else self.fixed
+        return self._conv_forward(input, weight, self.bias)
 
 
 class _OverSigma(torch.autograd.Function):
@@ -153,11 +167,9 @@ class BatchNorm(nn.Module):
         count = torch.full_like(mean, x.numel() / x.shape[1])
         gathered = gather(torch.stack([count, mean, var]))  # (ranks, 3, C)
         counts, means, variances = gathered.unbind(1)
-        total = counts.sum(0)
+        total = counts.sum(0)  # 2 at least, one value from each rank; to look would stall a GPU
         mean = (counts * means).sum(0) / total
         var = (counts * (variances + (means - mean) ** 2)).sum(0) / total
-        if total[0] <= 1:
-            raise ValueError(f"batch norm over one value per channel; input {tuple(x.shape)} on every rank")
         with torch.no_grad():
             self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
             self.running_var.lerp_((var * total / (total - 1)).to(self.running_var), self.momentum)

@@ -1,18 +1,23 @@
 """A semantic map, given as ids or as dense channels, and the convolutions over it.
 
 A 3x3 convolution of a one-hot map only adds up nine columns of its weight, so ids can look them up in a table instead.
-Milliseconds on one CPU core, 128 filters, four 64x64 maps (convolution / look-up), forward: 12 channels 3.6 / 0.8, 151
-channels 35 / 1.2; forward and backward: 12 channels 11 / 19, 36 channels 20 / 17, 151 channels 78 / 18. The gradient of
-a table costs the same for any number of channels, so `Layout.conv` chooses by it.
+Milliseconds on one CPU core, 128 filters, four 64x64 maps (convolution / look-up), forward: 12 channels 2.9 / 1.0, 151
+channels 32 / 1.2; forward and backward: 12 channels 11 / 11, 36 channels 20 / 12, 151 channels 75 / 14; in bfloat16, on
+a CPU with instructions for it, 12 channels 4 / 11, 151 channels 14 / 12. The gradient of a table costs the same for any
+number of channels, so `Layout.conv` chooses by it.
 """
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from .blocks import channels_last
 
-LOOKUP_FROM = 48  # channels from which the look-up wins in training on a CPU; without gradients it always does
+LOOKUP_FROM = 16  # channels from which the look-up wins in training on a CPU; without gradients it always does
+REDUCED = 8  # times as many in bfloat16, whose convolutions are the faster ones
 
 
 class Layout:
@@ -57,12 +62,15 @@ class Layout:
             self.found["dense"] = self.to_compute(self.one_hot() if self.ids else self.semantic)
         return self.found["dense"]
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the computation: autocast's, else the weight's."""
+        kind = self.like.device.type
+        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.like.dtype
+
     def to_compute(self, x: Tensor) -> Tensor:
-        kind, dtype = self.like.device.type, self.like.dtype
-        if torch.is_autocast_enabled(kind):
-            dtype = torch.get_autocast_dtype(kind)
-        last = channels_last(self.like)
-        return x.to(dtype).contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+        order = torch.channels_last if channels_last(self.like) else torch.contiguous_format
+        return x.to(self.dtype).contiguous(memory_format=order)
 
     def one_hot(self) -> Tensor:
         ids, edges = self.semantic[:, 0], self.semantic[:, 1:]
@@ -73,7 +81,7 @@ class Layout:
         """3x3 average pooling of stride 2 that does not count padding, (B, channels, ceil(H/2), ceil(W/2))."""
         if not self.ids:
             return pool(self.dense())
-        ids = self.windows(3, 2, 1)  # (B, h, w, 9), -1 outside
+        ids = self.windows(self.semantic[:, 0].long(), 3, 2, 1)  # (B, h, w, 9), -1 outside
         ids = ids.permute(0, 3, 1, 2)  # (B, 9, h, w)
         inside = ids >= 0
         share = inside.to(self.like.dtype) / inside.sum(1, keepdim=True)
@@ -82,44 +90,77 @@ class Layout:
             pooled = torch.cat([pooled, pool(self.semantic[:, 1:].to(pooled.dtype))], 1)
         return self.to_compute(pooled)
 
-    def windows(self, kernel: int, stride: int, padding: int, mode: str = "zeros") -> Tensor:
-        """The ids under each position of a sliding window, (B, h, w, kernel**2) int64, -1 in a padding of zeros."""
-        ids = self.semantic[:, 0].long()
+    def keys(self) -> Tensor:
+        """(B, H, W) int64: the id, and `classes` more for every combination of edges, which count as binary digits."""
+        ids, edges = self.semantic[:, 0].long(), self.semantic[:, 1:] != 0
+        for index, edge in enumerate(edges.unbind(1)):
+            ids = ids + (self.classes << index) * edge
+        return ids
+
+    def windows(self, x: Tensor, kernel: int, stride: int, padding: int, mode: str = "zeros") -> Tensor:
+        """What (B, H, W) integers show at each position of a sliding window, (B, h, w, kernel**2), -1 in a padding of
+        zeros."""
         if mode == "zeros":
-            ids = F.pad(ids, (padding,) * 4, value=-1)
+            x = F.pad(x, (padding,) * 4, value=-1)
         else:
             rows, columns = (
-                F.pad(torch.arange(side, dtype=torch.float32)[None], (padding,) * 2, mode)[0].long()
+                F.pad(torch.arange(side, dtype=torch.float32, device=x.device)[None], (padding,) * 2, mode)[0].long()
                 for side in self.size
             )
-            ids = ids[:, rows[:, None].to(ids.device), columns.to(ids.device)]
-        return ids.unfold(1, kernel, stride).unfold(2, kernel, stride).flatten(3)
+            x = x[:, rows[:, None], columns]
+        return x.unfold(1, kernel, stride).unfold(2, kernel, stride).flatten(3)
 
     def conv(self, weight: Tensor, bias: Tensor | None, stride: int, padding: int, mode: str = "zeros") -> Tensor:
         """Convolution of the dense map with weight (O, channels, k, k): (B, O, h, w); `mode` of the padding."""
         learning = torch.is_grad_enabled() and weight.requires_grad
-        if self.ids and (not learning or (self.channels >= LOOKUP_FROM and weight.device.type == "cpu")):
+        least = LOOKUP_FROM * (REDUCED if self.dtype.itemsize == 2 else 1)
+        if self.ids and (not learning or (self.channels >= least and weight.device.type == "cpu")):
             return self.look_up(weight, bias, stride, padding, mode)
         return padded_conv(self.dense(), weight, bias, stride, padding, mode)
 
     def look_up(self, weight: Tensor, bias: Tensor | None, stride: int, padding: int, mode: str = "zeros") -> Tensor:
-        """`conv` as a sum of table rows: row tap * classes + id, the last row for the padding; float32 sums."""
-        kernel, classes = weight.shape[-1], self.classes
-        name = f"rows {kernel} {stride} {padding} {mode}"
+        """`conv` as a sum of table rows: row tap * keys + key, the last row for the padding; float32 sums.
+
+        The table holds the weight's columns, those of edges added to every id's, and a share of the bias in every row.
+        """
+        taps, keys = weight.shape[-1] ** 2, self.classes << (self.channels - self.classes)
+        name = f"rows {weight.shape[-1]} {stride} {padding} {mode}"
         if name not in self.found:
-            ids = self.windows(kernel, stride, padding, mode)
-            rows = torch.arange(kernel**2, device=ids.device) * classes + ids
-            self.found[name] = rows.masked_fill_(ids < 0, kernel**2 * classes)
+            seen = self.windows(self.keys(), weight.shape[-1], stride, padding, mode)
+            rows = torch.arange(taps, device=seen.device) * keys + seen
+            self.found[name] = rows.masked_fill_(seen < 0, taps * keys)
         rows = self.found[name]
-        table = weight[:, :classes].permute(2, 3, 1, 0).reshape(kernel**2 * classes, -1)  # (k*k*classes, O)
-        out = F.embedding_bag(rows.view(-1, kernel**2), F.pad(table, (0, 0, 0, 1)), mode="sum")
+        columns = weight[:, : self.classes]  # (O, keys, k, k) in the end
+        for edge in range(self.classes, self.channels):
+            columns = torch.cat([columns, columns + weight[:, edge : edge + 1]], 1)
+        table = F.pad(columns.permute(2, 3, 1, 0).reshape(taps * keys, -1), (0, 0, 0, 1))
         if bias is not None:
-            out = out + bias
-        out = self.to_compute(out.view(*rows.shape[:3], -1).permute(0, 3, 1, 2))
-        if classes < self.channels:
-            edges = self.to_compute(self.semantic[:, 1:])
-            out = out + padded_conv(edges, weight[:, classes:], None, stride, padding, mode)
-        return out
+            table = table + bias / taps
+        out = _SumOfRows.apply(table, rows.view(-1, taps), self.dtype)
+        return self.to_compute(out.view(*rows.shape[:3], -1).permute(0, 3, 1, 2))
+
+
+class _SumOfRows(torch.autograd.Function):
+    """(R, O) table, rounded to a type, and (N, K) rows to their (N, O) sums in that type, each summed in the table's.
+
+    PyTorch's own gradient of it sorts all rows first.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, rows: Tensor, dtype: torch.dtype) -> Tensor:
+        ctx.save_for_backward(rows)
+        ctx.size, ctx.dtype = table.shape, table.dtype
+        return F.embedding_bag(rows, table.to(dtype), mode="sum")
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (rows,) = ctx.saved_tensors
+        grad = grad.to(ctx.dtype).contiguous()
+        out = grad.new_zeros(ctx.size)
+        for row in rows.unbind(1):
+            out.index_add_(0, row, grad)
+        return out, None, None
 
 
 def padded_conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, mode: str) -> Tensor:

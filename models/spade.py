@@ -66,10 +66,9 @@ class SPADE(nn.Module):
         hidden = self.shared(layout).relu()
         assert self.gamma.bias is not None and self.beta.bias is not None
         weight = torch.cat([self.gamma.weight, self.beta.weight])  # one convolution reads `hidden` once
-        bias = torch.cat([self.gamma.bias, self.beta.bias])
-        gamma, beta = self.gamma._conv_forward(hidden, weight, bias).chunk(2, 1)  # with its padding
-        x = self.norm(x)
-        return torch.addcmul(x, x, gamma) + beta
+        bias = torch.cat([1 + self.gamma.bias, self.beta.bias])
+        scale, shift = self.gamma._conv_forward(hidden, weight, bias).chunk(2, 1)  # with its padding
+        return torch.addcmul(shift, self.norm(x), scale)
 
 
 class SPADEBlock(nn.Module):
@@ -101,8 +100,8 @@ class SPADEBlock(nn.Module):
         """x (B, features, H, W) and the full-size layout -> (B, out, H, W); `sources` of noise as `Noise`."""
         layout = layout.reduced(layout.size[0] // x.shape[2])
         shortcut = self.conv_s(self.norm_s(x, layout)) if self.learned else x
-        x = self.conv_0(F.leaky_relu(self.norm_0(x, layout), SLOPE))
-        x = self.conv_1(F.leaky_relu(self.norm_1(x, layout), SLOPE))
+        x = self.conv_0(F.leaky_relu(self.norm_0(x, layout), SLOPE, inplace=True))  # nothing else reads the norm's maps
+        x = self.conv_1(F.leaky_relu(self.norm_1(x, layout), SLOPE, inplace=True))
         return shortcut + x if self.noise is None else self.noise(shortcut + x, sources)
 
 

@@ -95,9 +95,7 @@ def analyze(cfg: DictConfig) -> Path:
 def restored(loaded: Loaded, device: torch.device) -> Build:
     """Everything of a run as its checkpoint left it, in eval mode; the generator's moving average where it kept one."""
     parts = build(loaded.cfg, loaded.inputs)
-    held = dict(loaded.state["networks"])
-    if loaded.state.get("average"):
-        held["generator"] = loaded.state["average"]
+    held = loaded.networks
     for name, network in parts.networks.items():
         if name in held:
             load_network(network, held[name], name, loaded.path)

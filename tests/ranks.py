@@ -1,4 +1,7 @@
-"""Run under torchrun by test_ranks.py: trains every row of rows.json, {name: overrides}; keeps each rank's networks."""
+"""Run under torchrun by test_ranks.py: trains every row of rows.json, {name: overrides}; keeps each rank's networks.
+
+Arguments: the folder of rows.json, and the backend, gloo or nccl.
+"""
 
 import json
 import sys
@@ -21,9 +24,11 @@ def remembered(cfg, inputs, _build=build.build):
 
 
 build.build = remembered
-dist.init_process_group("gloo")  # one for all rows: torchrun's store does not take a second one
+folder, backend = Path(sys.argv[1]), sys.argv[2]
+if backend == "nccl":
+    torch.cuda.set_device(distributed.choose_device("cuda"))
+dist.init_process_group(backend)  # one for all rows: torchrun's store does not take a second one
 distributed.ranks = lambda device: nullcontext()
-folder = Path(sys.argv[1])
 for name, overrides in json.loads((folder / "rows.json").read_text()).items():
     train.train(config(*overrides), folder / name)
     networks = {key: network.state_dict() for key, network in made[-1].networks.items()}

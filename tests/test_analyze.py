@@ -153,7 +153,7 @@ def test_a_paired_run_leaves_histograms_and_maps_that_a_report_finds(tmp_path):
 
 def test_an_unpaired_run_compares_the_fake_with_its_source(tmp_path):
     options = ("setting=unpaired", "objective=cut", "encoder=generator", "loss=monce", "objective.contrast.term.dim=8")
-    train(compose_config(*UNPAIRED, *options, "train.steps=1"), tmp_path)
+    train(compose_config(*UNPAIRED, *options, "train.steps=1", "train.ema=0.9"), tmp_path)
     found = json.loads((analyze(config(tmp_path)) / "similarity.json").read_text())
     assert (found["query"], found["key"]) == ("fake", "source")
     maps = json.loads((tmp_path / "analysis" / "1" / "weights.json").read_text())

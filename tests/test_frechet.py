@@ -65,6 +65,19 @@ def test_gaussians_with_diagonal_covariances():
     assert frechet_distance(np.zeros(50), np.diag(a), shift, np.diag(b)) == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.parametrize("zeros", [0, 1, 7])
+def test_covariances_without_a_cholesky_factor(zeros):
+    """A channel of zeros in either: known for diagonals, and turning both alike changes nothing."""
+    rng = np.random.default_rng(zeros)
+    a, b = rng.random(10), rng.random(10)
+    a[:zeros] = 0
+    turn = np.linalg.qr(rng.standard_normal((10, 10)))[0]
+    for turned in (np.eye(10), turn):
+        first, second = ((turned * diagonal) @ turned.T for diagonal in (a, b))
+        for pair in ((first, second), (second, first)):
+            assert trace_from_covariances(*pair) == pytest.approx(np.sqrt(a * b).sum(), abs=1e-6)
+
+
 def test_a_shift_alone_costs_its_square_and_the_distance_is_symmetric():
     x, y = features(300), features(300, seed=5, shift=0.3)
     assert frechet_from_features(x, x + 0.5) == pytest.approx(64 * 0.25, rel=1e-9)

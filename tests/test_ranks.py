@@ -39,20 +39,24 @@ ROWS = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ranks")
+def train_rows(folder, backend="gloo"):
+    """Every row on two ranks, in a folder of its name."""
     (folder / "rows.json").write_text(json.dumps({name: [*row, "train.steps=3"] for name, row in ROWS.items()}))
     words = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d"]
-    words += ["--rdzv-endpoint=localhost:0", "-m", "tests.ranks", str(folder)]
+    words += ["--rdzv-endpoint=localhost:0", "-m", "tests.ranks", str(folder), backend]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
 
-@pytest.mark.parametrize("row", ROWS)
-def test_both_ranks_end_with_the_same_networks(trained, row):
-    one, two = (torch.load(trained / f"{row}.{rank}.pt", weights_only=True) for rank in (0, 1))
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return train_rows(tmp_path_factory.mktemp("ranks"))
+
+
+def assert_same_networks(folder, row):
+    """Of both ranks of a row."""
+    one, two = (torch.load(folder / f"{row}.{rank}.pt", weights_only=True) for rank in (0, 1))
     both_ways = {"generator_source"} | ({"discriminator_source"} if row == "cycle" else set())
     assert {"generator", "discriminator"} | (both_ways if row.startswith("cycle") else set()) <= one.keys()
     assert ("parts" in one) is (row.startswith("sesim") and row not in ("sesim_fixed", "sesim_l1"))
@@ -60,7 +64,12 @@ def test_both_ranks_end_with_the_same_networks(trained, row):
         for key, value in network.items():
             if not key.endswith(("running_mean", "running_var")):
                 assert torch.equal(value, two[name][key]), f"{name}.{key}"
-    saved = torch.load(trained / row / "last.pt", weights_only=True)
+    saved = torch.load(folder / row / "last.pt", weights_only=True)
     assert saved["step"] == 3 and saved["networks"].keys() == one.keys()
     if "pools" in saved:
         assert all(pool.shape[:2] == (2, 2) for pool in saved["pools"].values())
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_both_ranks_end_with_the_same_networks(trained, row):
+    assert_same_networks(trained, row)

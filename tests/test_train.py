@@ -115,6 +115,19 @@ def test_a_run_out_of_time_stops_at_a_log_step_and_goes_on(tmp_path):
     assert_same(without_config(state(tmp_path / "whole")), without_config(state(tmp_path / "more")))
 
 
+def test_a_run_says_how_far_it_is_and_which_code_trained_it(tmp_path, monkeypatch):
+    def start(commit, *words):
+        monkeypatch.setattr("engine.record.environment", lambda device, world: {"commit": commit})
+        run(tmp_path, *words)
+        found = json.loads((tmp_path / "environment.json").read_text())["commits"]
+        return (tmp_path / "progress.txt").read_text(), [(entry["step"], entry["commit"]) for entry in found]
+
+    assert start("a", "train.steps=4", "train.minutes=1e-6", "train.log_every=2") == ("2 of 4\n", [(0, "a")])
+    assert start("b", "train.steps=4") == ("4 of 4\n", [(0, "a"), (2, "b")])
+    assert start("c", "train.steps=4") == ("4 of 4\n", [(0, "a"), (2, "b")])  # nothing was left to train
+    assert start("d", "train.steps=6") == ("6 of 6\n", [(0, "a"), (2, "b"), (4, "d")])
+
+
 def test_training_changes_every_network_and_leaves_its_records(tmp_path):
     run(tmp_path, "train.steps=1")
     before = state(tmp_path)
@@ -266,18 +279,23 @@ def test_killed_and_started_again_it_ends_where_it_would_have(tmp_path, ranks, w
     assert [row["step"] for row in lines(killed)] == list(range(1, target + 1))
 
 
+def assert_close_runs(one, two):
+    """Weights and logged values of two run folders, in float64."""
+    first, second = state(one)["networks"], state(two)["networks"]
+    for name, network in first.items():
+        for key, value in network.items():
+            torch.testing.assert_close(
+                second[name][key], value, rtol=1e-5, atol=1e-5, msg=lambda m, at=f"{name}.{key}": f"{at}: {m}"
+            )
+    for row, other in zip(lines(one), lines(two), strict=True):
+        assert row == pytest.approx(other, rel=1e-6)
+
+
 def test_two_ranks_equal_one_in_float64(tmp_path):
     options = ("train.precision=float64", "train.steps=3", "train.batch_size=4", "train.workers=0")
     run(tmp_path / "one", *options)
     subprocess.run(command(tmp_path / "two", *options, ranks=2), cwd=ROOT, check=True, capture_output=True)
-    one, two = state(tmp_path / "one"), state(tmp_path / "two")
-    for name, network in one["networks"].items():
-        for key, value in network.items():
-            torch.testing.assert_close(
-                two["networks"][name][key], value, rtol=1e-5, atol=1e-5, msg=lambda m, at=f"{name}.{key}": f"{at}: {m}"
-            )
-    for first, second in zip(lines(tmp_path / "one"), lines(tmp_path / "two"), strict=True):
-        assert first == pytest.approx(second, rel=1e-6)
+    assert_close_runs(tmp_path / "one", tmp_path / "two")
 
 
 def test_two_ranks_have_the_gradients_of_one_in_float32(tmp_path):

@@ -9,7 +9,7 @@ and test. Without lists, persons are drawn apart once and for all: 10 percent fo
 two splits. Names are their paths with - for /.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
@@ -73,10 +73,10 @@ def find(raw: Path, allow_partial: bool = False, keypoints: str = "rendered") ->
 
 
 def _openpose(
-    raw: Path, photos: dict[str, Path], allow_partial: bool
+    raw: Path, photos: Mapping[str, Path], allow_partial: bool
 ) -> tuple[dict[str, Source], dict[str, str], list[tuple[str, str]]]:
     """Joints of pose/ by photo, the split of each, and what is lost."""
-    sides: dict[str, dict[str, Path]] = {"photo": photos}
+    sides: dict[str, Mapping[str, Path]] = {"photo": photos}
     for kind in ("candidate", "subset"):
         files = sorted((raw / "pose").rglob(f"*_{kind}.txt"))
         sides[kind] = {file.relative_to(raw / "pose").as_posix().removesuffix(f"_{kind}.txt"): file for file in files}
@@ -109,7 +109,7 @@ def _listed(file: Path) -> list[str]:
 
 
 def _tables(
-    raw: Path, photos: dict[str, Path], allow_partial: bool
+    raw: Path, photos: Mapping[str, Path], allow_partial: bool
 ) -> tuple[dict[str, Source], dict[str, str], list[tuple[str, str]]]:
     """Joints of PATN's tables by photo, the split of each, and what is lost; photos in no table are left out."""
     by_flat = {flat_name(name): name for name in photos}

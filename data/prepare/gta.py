@@ -8,6 +8,7 @@ The release itself has frames whose label map is of another size, photos that ar
 less: those are left out and listed in manifest.json, whereas any other fault is refused.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from data.files import find_images, first_names
@@ -36,7 +37,10 @@ def find(raw: Path, allow_partial: bool = False, split: str = "trainval") -> Pla
     if split not in (*PLACES, "random"):
         raise UserError(f"split={split}: gta has {', '.join(PLACES)} and random")
     require(raw, ["images", "labels"], TREE)
-    sides = {"image": find_images(raw / "images"), "label map": find_images(raw / "labels")}
+    sides: dict[str, Mapping[str, Path]] = {
+        "image": find_images(raw / "images"),
+        "label map": find_images(raw / "labels"),
+    }
     whole = set(sides["image"]) & set(sides["label map"])
     gaps = set() if allow_partial else {_name(number) for number in GAPS} - whole
     sides = {side: {name: file for name, file in files.items() if name not in gaps} for side, files in sides.items()}

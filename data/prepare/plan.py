@@ -129,7 +129,7 @@ def drawn_apart(names: list[str], count: int, key: str) -> set[str]:
 
 
 def partners(
-    sides: dict[str, dict[str, Path]], place: str, allow_partial: bool
+    sides: Mapping[str, Mapping[str, Path]], place: str, allow_partial: bool
 ) -> tuple[list[str], list[tuple[str, str]]]:
     """Names on every side, and those dropped for want of a partner. Raises: UserError unless they may be dropped."""
     everywhere = set.intersection(*(set(files) for files in sides.values()))

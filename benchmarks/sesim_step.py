@@ -1,0 +1,70 @@
+"""A training step of F-LSeSim's fixed form, batch 1: `python -m benchmarks.sesim_step [rounds=5] [threads=2] [small=1]
+[only=WORD]`.
+
+Maps of self-similarity in three layers of a fixed VGG16 (random weights here), 64x64 keys a query, nothing learned.
+"""
+
+from collections.abc import Iterator
+
+import torch
+
+from benchmarks import plain_sesim
+from benchmarks.compare import Item, bf16_hardware, main
+from benchmarks.cut_step import IMAGES, pair, same_weights
+from benchmarks.steps import TrainingStep, difference, drift, floor
+
+
+def ours(side: int, width: int = 64, *words: str) -> TrainingStep:
+    """F-LSeSim as train.py runs it, `width` channels in generator and discriminator."""
+    sizes = (f"dataset.size=[{side},{side}]", f"model.generator.width={width}", f"model.discriminator.width={width}")
+    return TrainingStep(["experiment=monce/table2/fsesim", "encoder.pretrained=false", *sizes, *words], IMAGES)
+
+
+def check() -> float:
+    """Largest relative difference of three steps' losses from the same weights, all places, float64, at 32x32."""
+    torch.manual_seed(0)
+    step, plain = ours(32, 8, "nce.patches=null"), plain_sesim.Step(8, patches=10**9)
+    networks = {
+        step.parts.generator: plain.generator,
+        step.parts.discriminators["discriminator"]: plain.discriminator,
+        step.parts.encoder: plain.vgg,
+    }
+    for module in (*step.parts.modules, *networks.values()):
+        module.double()
+    same_weights(networks)
+    worst = 0.0
+    for _ in range(3):
+        given = pair(32, torch.float64)
+        worst = max(worst, difference(step(given), plain(**given)))
+    return worst
+
+
+def items(small: bool) -> Iterator[Item]:
+    """One step at 256x256."""
+    side, width = (32, 8) if small else (256, 64)
+    given, last = pair(side), "train.channels_last=true"
+    plain, step, step_last = plain_sesim.Step(width), ours(side, width), ours(side, width, last)
+    functions = {
+        "transcription": lambda: plain(**given),
+        "ours": lambda: step(given),
+        "ours, channels_last": lambda: step_last(given),
+    }
+    remark = ""
+    if bf16_hardware():
+        functions["ours, channels_last, bf16"] = lambda: step_last(given, bf16=True)
+        remark = f"bf16 changes losses and gradient norms by up to {drift(lambda: ours(32, 8, last), pair(32)):.0e}"
+    yield Item(
+        f"F/LSeSim step, fixed VGG16, {side}x{side}, batch 1",
+        functions,
+        check,
+        official=2000,
+        targets={"ours": 1800, "ours, channels_last": 1800},
+        bound="convolution",
+        floor=floor(lambda: step(given)),
+        rounds=3,
+        remark=remark,
+    )
+
+
+if __name__ == "__main__":
+    main(items)

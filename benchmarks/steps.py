@@ -1,0 +1,101 @@
+"""One training step of ours: what `train.py` runs between taking a batch and logging, on live objects of a config."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.compare import Function
+from engine.build import Rates, build
+from engine.guard import FiniteGuard, gradient_norm
+from engine.inputs import Inputs
+from losses.objective import Views
+from tests.compose import config
+
+
+class TrainingStep:
+    """The networks, terms and optimizers of a command line, and a call that makes one step with them, on the CPU.
+
+    Args:
+        words: of the command line of train.py, such as experiment=cut. train.channels_last counts; of precision the
+            call decides.
+        inputs: what the networks read and make; no data set is opened.
+    """
+
+    def __init__(self, words: Sequence[str], inputs: Inputs) -> None:
+        self.cfg = config(*words)
+        self.parts = build(self.cfg, inputs)
+        self.layout = torch.channels_last if self.cfg.train.channels_last else torch.contiguous_format
+        for module in self.parts.modules:
+            module.to(memory_format=self.layout)
+        self.optimizers = Rates.of(self.cfg, self.parts).optimizers
+        self.guard = FiniteGuard(torch.device("cpu"))
+        self.steps = 0
+        self.parts.train_others(False)
+
+    def __call__(self, batch: Mapping[str, Tensor], bf16: bool = False) -> dict[str, Tensor]:
+        """The losses and gradient norms of one step on `source` and `target`, as `Inputs.to` gives them, by name."""
+        moved = {name: x.to(memory_format=self.layout) if x.is_floating_point() else x for name, x in batch.items()}
+        autocast = torch.autocast("cpu", torch.bfloat16, enabled=bf16)
+        parts, first = self.parts, self.parts.setting.discriminator_first
+        self.optimizers["generator"].zero_grad(set_to_none=True)
+        with autocast:
+            losses, views = parts.generator_step(moved, self.steps)
+        values = self._step_others(views, autocast) if first else {}
+        if parts.late is not None:
+            with autocast:
+                losses |= parts.late(views)
+        sum(losses.values()).backward()
+        kept = views.detached()
+        del views
+        for name, generator in parts.generators.items():
+            values[f"norm/{name}"] = gradient_norm(generator)
+        self.optimizers["generator"].step()
+        if not first:
+            if self.cfg.train.regenerate_fake:
+                with autocast:
+                    kept = parts.generator_step.fakes(moved, self.steps)
+            values |= self._step_others(kept, autocast)
+        values |= {name: loss.detach() for name, loss in losses.items()}
+        self.guard.watch(self.steps, values)
+        self.steps += 1
+        return values
+
+    def _step_others(self, views: Views, autocast: Any) -> dict[str, Tensor]:
+        """Terms' own parts, then the discriminators."""
+        values = {}
+        self.parts.train_others(True)
+        for name, module in self.parts.other_steps.items():
+            self.optimizers[name].zero_grad(set_to_none=True)
+            with autocast:
+                losses = module(*module.inputs(views, self.steps))
+            sum(losses.values()).backward()
+            self.optimizers[name].step()
+            values |= {key: loss.detach() for key, loss in losses.items()}
+        for name, network in self.parts.discriminators.items():
+            values[f"norm/{name}"] = gradient_norm(network)
+        self.parts.train_others(False)
+        return values
+
+
+def difference(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> float:
+    """The largest relative difference of what both name as `wanted` does."""
+    return max(abs(found[name] / value - 1).item() for name, value in wanted.items())
+
+
+def drift(make: Callable[[], TrainingStep], batch: Mapping[str, Tensor]) -> float:
+    """How far bf16's losses and gradient norms are from float32's, at most and relative, in a first step."""
+    return difference(make()(batch, bf16=True), make()(batch))
+
+
+def floor(function: Function) -> Callable[[Mapping[str, float]], float]:
+    """Seconds of a call's multiplications and additions, backward passes included, at the rate of convolutions."""
+
+    def seconds(rates: Mapping[str, float]) -> float:
+        with FlopCounterMode(display=False) as counter:
+            function()
+        return counter.get_total_flops() / rates["convolution"] / 1e9
+
+    return seconds
