@@ -62,6 +62,7 @@ def evaluate_run(cfg: DictConfig, loaded: Any, quiet: bool = False) -> dict[str,
     from engine.render import compare_rows, load_generator, render, sample, spread, untrained_generator, write_examples
     from metrics.ranks import once, rank, share
     from results.paper import paper_row
+    from results.shapes import cited
 
     run, device, folder = loaded.cfg, choose_device(cfg.device), loaded.path.parent / "eval"
     data, whole = split_of(run, cfg.split), cfg.split == "test" and cfg.images is None
@@ -83,8 +84,8 @@ def evaluate_run(cfg: DictConfig, loaded: Any, quiet: bool = False) -> dict[str,
     generators = {named: load_generator}
     if cfg.untrained:
         generators = {"untrained": untrained_generator, **generators}
-    cell = run.paper if whole else None
-    row = None if cell is None else paper_row(cell.paper, cell.table, cell.row, run.dataset.name, cell.get("x"))
+    places = cited(OmegaConf.to_container(run.paper, resolve=True)) if whole and run.paper is not None else []
+    row = next((paper_row(p["paper"], p["table"], p["row"], run.dataset.name, p["x"]) for p in places[:1]), None)
     fixed = (cfg.get("segmentation") or {}).get("class_map") is not None
     derived = OmegaConf.create(
         {
@@ -187,11 +188,15 @@ def report(
     quiet: bool = False,
     **origin: Any,
 ) -> dict[str, Any]:
-    """Measure, write the report to `out`, print the table and the path; `origin` is what `measure` takes of the run."""
+    """Measure, write the report to `out`, print the table and the path; `origin` is what `measure` takes of the run.
+
+    A report that is there already and is of the same images keeps those of its metrics that were not measured now.
+    """
     from engine.distributed import choose_device
     from metrics import protocol
     from metrics.cache import default_folder
     from metrics.depth_images import FAR, Truth
+    from metrics.images import image_files
     from metrics.measure import measure, table
     from metrics.ranks import once, rank
     from metrics.rules import Rule
@@ -233,10 +238,40 @@ def report(
         cache=default_folder() if cfg.cache == "auto" else _path(cfg.cache),
         **origin,
     )
-    once(protocol.write, found, out)
+    found["subject"]["content_sha256"] = once(protocol.content_sha256, fake, image_files(fake, "fake"))
+    once(write, found, out)
     if not quiet and rank() == 0:
         print(f"{table(found, paper_row)}\n{out}")
     return found
+
+
+def write(found: dict[str, Any], out: Path) -> None:
+    """Write a report, together with the metrics of an earlier one of the same generated and real images."""
+    from metrics import protocol
+    from metrics.catalogue import METRICS
+
+    try:
+        old = protocol.read(out)
+        alike = all(_but_metrics(old)[key] == value for key, value in _but_metrics(found).items())
+        kept = {name: block for name, block in old["protocol"]["metrics"].items() if alike}
+        kept = {name: block for name, block in kept.items() if name not in found["protocol"]["metrics"]}
+        entries = {row: old["metrics"][row] for name in kept for row in METRICS[name].rows}
+        told = old["warnings"] if kept else []
+    except (UserError, KeyError, TypeError, AttributeError):  # none, of another version, or damaged: replaced
+        kept, entries, told = {}, {}, []
+    whole = {
+        **found,
+        "protocol": {**found["protocol"], "metrics": {**found["protocol"]["metrics"], **kept}},
+        "metrics": {**found["metrics"], **entries},
+        "warnings": list(dict.fromkeys([*found["warnings"], *told])),
+    }
+    protocol.write({**whole, "rows": protocol.rows(whole)}, out)
+
+
+def _but_metrics(report: dict[str, Any]) -> dict[str, Any]:
+    """What two reports must share to be one: subject, floor's sample and protocol."""
+    shared = {key: value for key, value in report["protocol"].items() if key != "metrics"}
+    return {"subject": report["subject"], "floor": report["floor"], **shared}
 
 
 def _path(value: str | None) -> Path | None:

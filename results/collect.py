@@ -7,7 +7,7 @@ in it is left out with a warning, so that one broken run does not cost the repor
 import glob
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import yaml
 
 from errors import UserError
 from metrics import protocol
+from results.shapes import check_analysis, check_config, check_environment, check_report, cited
 
 
 @dataclass
@@ -24,7 +25,8 @@ class Run:
 
     name: short, tells it from the other runs of the collection. config: config.yaml. log: the lines of log.jsonl.
     reports: eval/*.json by file stem (metrics.protocol has the schema), the untrained baseline left out.
-    environment: environment.json. analysis: analysis/<largest step>/*.json by file stem.
+    environment: environment.json. analysis: analysis/<largest step>/*.json by file stem. progress: the last
+    checkpoint's step and the step at which the run ends; None where the run does not say.
     """
 
     folder: Path
@@ -33,6 +35,7 @@ class Run:
     reports: dict[str, protocol.Report] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     analysis: dict[str, dict[str, Any]] = field(default_factory=dict)
+    progress: tuple[int, int] | None = None
     name: str = ""
 
     @property
@@ -58,14 +61,15 @@ class Run:
 
     @property
     def step(self) -> int:
-        """The last step that was logged or measured; 0 where nothing was."""
-        seen = [row["step"] for row in self.log[-1:]]
+        """The last step that was saved, logged or measured; 0 where nothing was."""
+        seen = [*(row["step"] for row in self.log[-1:]), *(self.progress or ())[:1]]
         return max([*seen, *(int(report["subject"].get("step") or 0) for report in self.reports.values())], default=0)
 
     @property
-    def commit(self) -> str:
-        """Of the code that trained it; empty where unknown."""
-        return str(self.environment.get("commit") or "")
+    def commits(self) -> list[str]:
+        """Of the code that trained it, each once in the order of its starts; empty where unknown."""
+        starts = self.environment.get("commits") or [self.environment]
+        return list(dict.fromkeys(str(start["commit"]) for start in starts if start.get("commit")))
 
     def report(self) -> protocol.Report | None:
         """The newest report of the last checkpoint, else of any."""
@@ -83,10 +87,7 @@ class Run:
 
     def places(self) -> list[dict[str, Any]]:
         """The rows of papers that it reproduces: paper, table, row, and x for a point of a figure."""
-        cited = self.config.get("paper")
-        if not cited:
-            return []
-        return [{"paper": str(cited["paper"]), **place} for place in (cited, *(cited.get("also") or ()))]
+        return cited(self.config.get("paper"))
 
 
 @dataclass
@@ -128,30 +129,24 @@ def read_run(folder: Path, warnings: list[str]) -> Run | None:
     """One run folder; None where its config cannot be read. What is wrong is added to `warnings`."""
     try:
         config = yaml.safe_load((folder / "config.yaml").read_text())
-        if (
-            not isinstance(config, dict)
-            or not isinstance(config.get("dataset"), dict)
-            or "name" not in config["dataset"]
-        ):
-            raise ValueError("no config of train.py")
+        check_config(config)
     except (OSError, ValueError, yaml.YAMLError) as error:
         warnings.append(f"{folder / 'config.yaml'}: {_one_line(error)}; the run is left out")
         return None
     run = Run(folder, config)
     run.log = _log(folder / "log.jsonl", warnings)
-    run.environment = _json(folder / "environment.json", warnings) or {}
+    run.environment = _json(folder / "environment.json", check_environment, warnings) or {}
+    run.progress = _progress(folder / "progress.txt", warnings)
+    if config.get("paper") and not run.places():
+        warnings.append(f"{folder / 'config.yaml'}: paper names no table of CFL or MoNCE, and counts as citing none")
     for file in sorted((folder / "eval").glob("*.json")):
-        try:
-            report = protocol.read(file)
-        except UserError as error:
-            warnings.append(f"{error}; left out")
-            continue
-        if file.stem != "untrained":
+        report = _json(file, check_report, warnings)
+        if report is not None and file.stem != "untrained":
             run.reports[file.stem] = report
-    steps = [path for path in (folder / "analysis").glob("*") if path.name.isdigit()]
+    steps = [path for path in (folder / "analysis").glob("*") if path.name.isdecimal()]
     if steps:
         newest = max(steps, key=lambda path: int(path.name))
-        found = {file.stem: _json(file, warnings) for file in sorted(newest.glob("*.json"))}
+        found = {file.stem: _json(file, check_analysis, warnings) for file in sorted(newest.glob("similarity.json"))}
         run.analysis = {name: value for name, value in found.items() if value is not None}
     return run
 
@@ -179,11 +174,25 @@ def _folders(place: Path) -> list[Path]:
     return [folder for path in below for folder in _folders(path)]
 
 
-def _log(path: Path, warnings: list[str]) -> list[dict[str, Any]]:
+def _progress(path: Path, warnings: list[str]) -> tuple[int, int] | None:
     if not path.is_file():
-        return []
-    rows = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+        return None
+    try:
+        step, steps = path.read_text().split(" of ")
+        return int(step), int(steps)
+    except (OSError, ValueError) as error:
+        warnings.append(f"{path}: {_one_line(error)}; left out")
+        return None
+
+
+def _log(path: Path, warnings: list[str]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    try:
+        lines = path.read_bytes().splitlines() if path.is_file() else []
+    except OSError as error:
+        warnings.append(f"{path}: {_one_line(error)}; left out")
+        return rows
+    for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
             row["step"] + 0
@@ -194,14 +203,14 @@ def _log(path: Path, warnings: list[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def _json(path: Path, warnings: list[str]) -> dict[str, Any] | None:
+def _json(path: Path, check: Callable[[Any], None], warnings: list[str]) -> dict[str, Any] | None:
+    """The object in a file whose shape `check` lets pass; None, with a warning where there is a file, for another."""
     if not path.is_file():
         return None
     try:
-        value = json.loads(path.read_text())
-        if isinstance(value, dict):
-            return value
-        raise ValueError("no JSON object")
+        value: dict[str, Any] = json.loads(path.read_text())
+        check(value)
+        return value
     except (OSError, ValueError) as error:
         warnings.append(f"{path}: {_one_line(error)}; left out")
         return None

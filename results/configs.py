@@ -9,9 +9,10 @@ from results.collect import Run
 # Keys that say where and how fast a run went, not what it computed.
 MACHINE = re.compile(
     r"^(seed|weights_dir|offline|dataset\.root|evaluate\..*|.*\.(weights_dir|offline)"
-    r"|train\.(minutes|workers|device|log_every|sample_every|samples|save_every|keep))$"
+    r"|train\.(minutes|workers|device|log_every|sample_every|samples|save_every|keep|profile))$"
 )
-CITED = re.compile(r"^(run|paper|paper\..*|deviations)$")
+CITED = re.compile(r"^(run|paper|paper\..*|deviations|deviations_data)$")
+REPEATED = re.compile(r"^nce\.")  # losses and terms hold what they take of it
 
 
 def flatten(value: Any, name: str = "") -> dict[str, Any]:
@@ -27,11 +28,13 @@ def flatten(value: Any, name: str = "") -> dict[str, Any]:
 def settings(run: Run) -> dict[str, Any]:
     """The config by dotted key, without what only says where or how fast it ran, and without what it cites.
 
-    The loss that a term repeats from `loss` is left out, so that every choice stands once.
+    What `nce` gives to losses and terms, and the loss that a term repeats from `loss`, are left out, so that every
+    choice stands once.
     """
     config = dict(run.config)
     loss = config.get("loss")
-    flat = {key: value for key, value in flatten(config).items() if not MACHINE.match(key) and not CITED.match(key)}
+    left_out = (MACHINE, CITED, REPEATED)
+    flat = {key: value for key, value in flatten(config).items() if not any(keys.match(key) for keys in left_out)}
     if not isinstance(loss, dict):
         return flat
     for name, node in (config.get("objective") or {}).items():

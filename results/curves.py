@@ -61,8 +61,8 @@ def similarities(runs: Sequence[Run]) -> list[dict[str, Any]]:
 def sweeps(runs: Sequence[Run]) -> list[Chart]:
     """Charts of every measured number over beta and over Q, of runs that are equal in all but their loss.
 
-    A loss without beta is a level line in a chart over beta. FID is drawn beside the papers' curves, where they have
-    one for the data set and loss.
+    A loss without beta is a level line in a chart over beta, if it agrees with the curves in Q. FID over beta is drawn
+    beside the paper's curves, where it has one for the data set and loss; its numbers over Q are no target.
     """
     by_rest: dict[str, list[Row]] = {}
     for group in groups(runs):
@@ -81,9 +81,11 @@ def _charts(alike: list[Row], key: str) -> list[Chart]:
         own = {name: value for name, value in row.runs[0].config["loss"].items() if name != key}
         by_loss.setdefault(repr(sorted(own.items(), key=str)), []).append(row)
     swept = [found for found in by_loss.values() if len({_loss(row).get(key) for row in found}) > 1]
-    level = [found for found in by_loss.values() if key == "beta" and key not in _loss(found[0])]
     if not swept:
         return []
+    totals = {_loss(found[0]).get("q") for found in swept}
+    without = [found for found in by_loss.values() if key == "beta" and key not in _loss(found[0])]
+    level = [found for found in without if _loss(found[0]).get("q") in {None, *totals}]
     places = sorted({float(_loss(row)[key]) for found in swept for row in found})
     charts = []
     for metric in dict.fromkeys(name for row in alike for name, cell in row.cells.items() if cell.better != "real"):
@@ -96,8 +98,8 @@ def _charts(alike: list[Row], key: str) -> list[Chart]:
             if metric in found[0].cells:
                 y = found[0].cells[metric].mean
                 series.append({"name": loss_name(found[0], key), "points": [[x, y, 0] for x in places]})
-        if metric == "fid":
-            series += _printed(alike[0].dataset, key)
+        if metric == "fid" and key == "beta":
+            series += _printed(alike[0].dataset)
         title = f"{metric} over {SWEPT[key]}, {alike[0].dataset}"
         charts.append({"title": title, "x": SWEPT[key], "y": metric, "log": True, "series": series})
     return charts
@@ -106,7 +108,7 @@ def _charts(alike: list[Row], key: str) -> list[Chart]:
 def loss_name(row: Row, key: str) -> str:
     """MoNCE hard, beta 0.1: the loss without the key that is swept."""
     loss = _loss(row)
-    words = [str(loss["_target_"]).rpartition(".")[2], *([loss["direction"]] if loss.get("direction") else [])]
+    words = [str(loss.get("_target_")).rpartition(".")[2], *([loss["direction"]] if loss.get("direction") else [])]
     others = [f"{SWEPT[name]} {loss[name]:g}" for name in SWEPT if name != key and loss.get(name) is not None]
     return ", ".join([" ".join(words), *others])
 
@@ -115,14 +117,13 @@ def _loss(row: Row) -> dict[str, Any]:
     return dict(row.runs[0].config["loss"])
 
 
-def _printed(dataset: str, key: str) -> list[dict[str, Any]]:
-    """The papers' curves; where plotting scripts disagree, those of the one that wrote the figure."""
+def _printed(dataset: str) -> list[dict[str, Any]]:
+    """The paper's curves over beta."""
     found = []
     for figure in ("fig3", "fig7"):
         for entry in paper_rows("monce", figure):
             curve = entry["series"]
-            other_version = str(entry["row"])[-3:-1] == "_v" and not str(entry["row"]).endswith("_v1")
-            if entry["dataset"] == dataset and curve["x"] == SWEPT[key] and not other_version:
+            if (entry["dataset"], curve["x"]) == (dataset, "beta"):
                 words = [str(entry["loss"]), *([entry["weighting"]] if entry.get("weighting") else [])]
                 points = [[x, y, 0] for x, y in zip(curve["x_values"], curve["FID"], strict=True)]
                 found.append({"name": f"paper: {' '.join(words)}", "points": points, "paper": True})

@@ -36,7 +36,10 @@ class Item:
 
 @dataclass
 class Gallery:
-    """Runs on one data set at one size. `means` are over all `total` images of a run, `items` are some of them."""
+    """Runs on one data set at one size. `total` is the number of names that any run has, `items` are some of them.
+
+    `means` are over those images of a run that could be scored, `counts` of them.
+    """
 
     dataset: str
     size: str
@@ -44,6 +47,7 @@ class Gallery:
     paired: bool
     items: list[Item] = field(default_factory=list)
     means: dict[str, list[float | None]] = field(default_factory=dict)
+    counts: list[int] = field(default_factory=list)
     total: int = 0
     left_out: int = 0
     format: str = ""
@@ -96,11 +100,12 @@ def _gallery(
     count = len(names) if images is None else min(images, len(names))
     picked = {names[at * len(names) // count] for at in range(count)}
     source_of = sources(shown[0], warnings)
-    reals = shown[0].folder / "eval" / "images" / "real"
+    reals = [run.folder / "eval" / "images" / "real" for run in shown]
     sums: dict[str, list[list[float]]] = {}
     for name in names:
         outputs = [read(folder / name) for folder in folders]
-        truth = read(reals / name) if gallery.paired else None
+        truths = (read(folder / name) for folder in reals) if gallery.paired else ()
+        truth = next((picture for picture in truths if picture is not None), None)
         source = source_of(name.removesuffix(".png"))
         scores = _scores(outputs, truth, source)
         for key, values in scores.items():
@@ -114,6 +119,7 @@ def _gallery(
             ends = [None if picture is None else encode(picture, chosen) for picture in (source, truth)]
             gallery.items.append(Item(name.removesuffix(".png"), ends[0], ends[1], uris, scores))
     gallery.means = {key: [_mean(values) for values in means] for key, means in sums.items()}
+    gallery.counts = [len(values) for values in next(iter(sums.values()), [])]
     return gallery
 
 
@@ -130,12 +136,19 @@ def sources(run: Run, warnings: list[str]) -> Callable[[str], Picture | None]:
         inputs, items = Inputs.of(dataset), dataset.sources()
         at = {name: index for index, name in enumerate(items.names)} if hasattr(items, "names") else None
         at = at or {items[index]["name"]: index for index in range(len(items))}
-        return lambda name: source_picture(items[at[name]]["source"], inputs, run.dataset) if name in at else None
-    except (UserError, HydraException, OmegaConfBaseException, KeyError, TypeError) as error:
+
+        def source(name: str) -> Picture | None:
+            try:
+                return source_picture(items[at[name]]["source"], inputs, run.dataset) if name in at else None
+            except (UserError, OSError, ValueError) as error:
+                warnings.append(f"{run.dataset}: the source of {name} cannot be read ({_reason(error)})")
+                return None
+
+        return source
+    except (UserError, HydraException, OmegaConfBaseException, KeyError, TypeError, ValueError, OSError) as error:
         kept = run.folder / "eval" / "images" / "labels"
         if not kept.is_dir():
-            reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-            warnings.append(f"{run.dataset}: sources are not shown, its data cannot be opened here ({reason})")
+            warnings.append(f"{run.dataset}: sources are not shown, its data cannot be opened here ({_reason(error)})")
             return lambda name: None
     import torch
 
@@ -143,9 +156,18 @@ def sources(run: Run, warnings: list[str]) -> Callable[[str], Picture | None]:
         path = kept / f"{name}.png"
         if not path.is_file():
             return None
-        return picture(colorize(torch.from_numpy(np.array(Image.open(path)))[None], run.dataset))
+        try:
+            ids = np.array(Image.open(path))
+            return picture(colorize(torch.from_numpy(ids)[None], run.dataset))
+        except (OSError, SyntaxError, ValueError, TypeError, IndexError, RuntimeError) as error:
+            warnings.append(f"{path}: no label map ({_reason(error)}); its source is not shown")
+            return None
 
     return label_map
+
+
+def _reason(error: Exception) -> str:
+    return str(error).splitlines()[0][:120] if str(error) else type(error).__name__
 
 
 def l1(a: Picture, b: Picture) -> float:

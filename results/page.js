@@ -70,6 +70,7 @@ function scoreOf(scores, choice) {
 }
 for (const gallery of document.querySelectorAll(".gallery")) {
   const items = gallery.querySelector(".items"), choice = gallery.querySelector(".sort"), order = gallery.querySelector(".order");
+  if (!items.firstElementChild) continue; // images=0: means only
   const data = DATA.galleries[Number(gallery.dataset.gallery)];
   const sort = () => {
     const sign = order.getAttribute("aria-pressed") === "true" ? -1 : 1;
@@ -120,7 +121,11 @@ const compare = (() => {
     dialog.querySelector(".title").textContent = article.dataset.name;
     for (const [image, select] of [[first, pickA], [second, pickB]]) {
       const source = role(select.value)?.querySelector("img");
-      if (!source) continue;
+      if (!source) {
+        image.removeAttribute("src");
+        image.alt = "";
+        continue;
+      }
       image.src = source.src;
       image.alt = source.alt;
       const room = Math.min((dialog.clientWidth - 30) / source.naturalWidth, (innerHeight * 0.68) / source.naturalHeight);

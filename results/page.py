@@ -126,7 +126,7 @@ def _with_runs(charts: list[dict[str, Any]], at: list[int]) -> list[dict[str, An
 
 def _weights(run: Run) -> str | None:
     """The picture of weights that scripts/analyze.py left."""
-    steps = [path for path in (run.folder / "analysis").glob("*") if path.name.isdigit()]
+    steps = [path for path in (run.folder / "analysis").glob("*") if path.name.isdecimal()]
     file = max(steps, key=lambda path: int(path.name)) / "weights.png" if steps else None
     return uri(file.read_bytes(), "image/png") if file is not None and file.is_file() else None
 

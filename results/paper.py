@@ -12,8 +12,6 @@ from typing import Any
 
 import yaml
 
-from errors import UserError
-
 FILE = Path(__file__).with_name("paper_results.yaml")
 DATASETS = {
     "nyu_depth_v2": "nyu_depth",
@@ -35,7 +33,7 @@ ACCURACY = {"cfl": "pixacc_all", "monce": "pixacc"}  # what each paper means by 
 
 
 def paper_row(paper: str, table: str | int, row: str, dataset: str, x: float | None = None) -> dict[str, Any] | None:
-    """What a paper prints for one row of one table on one data set; None where that cell is empty.
+    """What a paper prints for one row of one table on one data set; None where that cell is empty, or there is none.
 
     Args:
         paper: cfl or monce, in any case.
@@ -45,7 +43,6 @@ def paper_row(paper: str, table: str | int, row: str, dataset: str, x: float | N
         x: the point of a curve, beta or Q; None takes a curve that is constant.
     Returns: the entry of paper_results.yaml with `dataset` and the keys of `metrics` in this project's names (fid, swd,
         miou, pixacc, pixacc_all, classacc, rel, rms); the keys as printed are under `printed`.
-    Raises: UserError for a paper or a table of it that there is none of, naming those there are.
     """
     for entry in _of_table(paper, table):
         if entry["row"] == row and our_dataset(entry) == dataset:
@@ -59,7 +56,7 @@ def paper_row(paper: str, table: str | int, row: str, dataset: str, x: float | N
 def paper_rows(paper: str, table: str | int) -> list[dict[str, Any]]:
     """All entries of one table or figure in the paper's order, in the form of `paper_row`; curves have no metrics.
 
-    Raises: UserError for a paper or a table of it that there is none of.
+    Empty for a paper or a table that there is none of.
     """
     return [
         {**entry, "dataset": our_dataset(entry), "metrics": _ours(entry["metrics"], entry["paper"])}
@@ -89,17 +86,14 @@ def our_dataset(entry: dict[str, Any]) -> str:
     return DATASETS.get(name, name)
 
 
+def has_table(paper: str, table: str | int) -> bool:
+    """Whether there is such a table or figure of such a paper."""
+    return bool(_of_table(paper, table))
+
+
 def _of_table(paper: str, table: str | int) -> list[dict[str, Any]]:
-    entries = [entry for entry in _entries() if entry["paper"].lower() == paper.lower()]
-    if not entries:
-        raise UserError(
-            f"paper '{paper}': there are {', '.join(sorted({entry['paper'].lower() for entry in _entries()}))}"
-        )
-    wanted = str(table).lower().removeprefix("table")
-    tables = dict.fromkeys(str(entry["table"]) for entry in entries)
-    if wanted not in tables:
-        raise UserError(f"table '{table}' of {paper}: there are {', '.join(tables)}")
-    return [entry for entry in entries if str(entry["table"]) == wanted]
+    wanted = (paper.lower(), str(table).lower().removeprefix("table"))
+    return [entry for entry in _entries() if (entry["paper"].lower(), str(entry["table"])) == wanted]
 
 
 def _ours(printed: dict[str, float], paper: str) -> dict[str, float]:

@@ -25,7 +25,7 @@ def strips(run: Run, quality: int | None, inputs: int = 3) -> list[dict[str, Any
         Empty where the samples are not the grid that train.py writes.
     """
     size = run.config["dataset"].get("size")
-    files = [path for path in sorted((run.folder / "samples").glob("*.png")) if path.stem.isdigit()]
+    files = [path for path in sorted((run.folder / "samples").glob("*.png")) if path.stem.isdecimal()]
     if not files or not size:
         return []
     count = min(STEPS, len(files))

@@ -18,10 +18,15 @@ Place = tuple[str, str, str]  # paper, table, row
 
 @dataclass
 class Cell:
-    """One number of a row: a value a seed, and the bounds that the evaluations gave with it."""
+    """One number of a row: a value for each of `seeds`, and the bounds that the evaluations gave with it.
+
+    missing: the row's seeds without this number.
+    """
 
     better: str  # lower, higher, or real: the nearer to the real images'
     values: list[float] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=list)
+    missing: list[int] = field(default_factory=list)
     floors: list[float] = field(default_factory=list)
     ceilings: list[float] = field(default_factory=list)
     reals: list[float] = field(default_factory=list)
@@ -76,7 +81,7 @@ class Row:
     @property
     def commits(self) -> list[str]:
         """Of the code that trained the runs, each once."""
-        return sorted({run.commit for run in self.runs if run.commit})
+        return sorted({commit for run in self.runs for commit in run.commits})
 
 
 def groups(runs: Sequence[Run]) -> list[list[Run]]:
@@ -105,13 +110,47 @@ def rows(
                 made.append(row)
             row.runs.append(run)
             row.steps.append(step_of(report))
-            _add(row, report)
+            _add(row, run.seed, report)
+    for row in made:
+        row.notes += [*_incomplete(row), *_unfinished(row)]
     if not made:
         made = [Row(group[0].dataset, title, place, printed or {}, runs=group, steps=[run.step for run in group])]
-        made[0].notes = [*notes, "trained, not evaluated"]
-    elif bare := [str(run.seed) for run in group if not run.reports]:
-        made[0].notes.append(f"seed {' and '.join(bare)} trained, not evaluated")
+        made[0].notes = list(notes)
+    bare: dict[str, list[str]] = {}
+    for run in group:
+        if not run.reports:
+            bare.setdefault(_state(run), []).append(str(run.seed))
+    for state, seeds in bare.items():
+        made[0].notes.append(state if len(group) == 1 else f"seed {' and '.join(seeds)} {state}")
     return made
+
+
+def _incomplete(row: Row) -> list[str]:
+    """Notes on the numbers that not all seeds have, which are marked as missing there."""
+    found: dict[str, list[str]] = {}
+    for name, cell in row.cells.items():
+        cell.missing = [seed for seed in row.seeds if seed not in cell.seeds]
+        if cell.missing:
+            found.setdefault(" and ".join(map(str, cell.missing)), []).append(name)
+    return [f"{', '.join(names)} without seed {seeds}" for seeds, names in found.items()]
+
+
+def _unfinished(row: Row) -> list[str]:
+    """Notes on measured checkpoints that are not of the end of their training."""
+    found = []
+    for run, step in zip(row.runs, row.steps, strict=True):
+        if run.progress is not None:
+            reached = step if row.selection == "last" else run.progress[0]
+            if reached < run.progress[1]:
+                found.append(f"seed {run.seed}: step {reached} of {run.progress[1]}")
+    return found
+
+
+def _state(run: Run) -> str:
+    """Of a run without numbers, in words; one that does not say where it ends has trained if it logged anything."""
+    if run.progress is not None and run.progress[0] < run.progress[1]:
+        return f"not finished, not evaluated (step {run.progress[0]} of {run.progress[1]})"
+    return "trained, not evaluated" if run.progress or run.step else "not finished, not evaluated"
 
 
 def newest(run: Run) -> dict[str, protocol.Report]:
@@ -137,10 +176,11 @@ def step_of(report: protocol.Report) -> int:
     return int(report["subject"].get("step") or 0)
 
 
-def _add(row: Row, report: protocol.Report) -> None:
+def _add(row: Row, seed: int, report: protocol.Report) -> None:
     for name, entry in report["metrics"].items():
         if entry["value"] is not None:
             cell = row.cells.setdefault(name, Cell(entry["better"]))
+            cell.seeds.append(seed)
             kinds = {"value": cell.values, "floor": cell.floors, "ceiling": cell.ceilings, "real": cell.reals}
             for key, values in kinds.items():
                 if entry.get(key) is not None:

@@ -8,6 +8,7 @@ from typing import Any
 from results.collect import Collection, Run
 from results.paper import paper_row, paper_rows
 from results.rows import Row, differences, groups, rows, same
+from results.schedule import epochs
 
 TITLES = {  # of the numbers, in the order of all tables
     "fid": "FID", "kid": "KID x 1e3", "fd_lite2": "fd_lite2", "kid_lite2": "kid_lite2", "swd": "SWD x 1e3",
@@ -103,9 +104,20 @@ def departures(run: Run, entry: dict[str, Any]) -> list[str]:
         words.append(f"generator width {generator['width']} in place of {WIDTH}")
     if train.get("steps") is not None:
         words.append(f"ended by train.steps={train['steps']}, not by the paper's schedule")
-    if train.get("minutes") is not None:
+    else:
+        words += _other_epochs(run)
+    if train.get("minutes") is not None and run.progress is None:
         words.append(f"train.minutes={train['minutes']:g} may have cut it")
     return words
+
+
+def _other_epochs(run: Run) -> list[str]:
+    first, train = run.places()[0], run.config.get("train") or {}
+    wanted = epochs(str(first["paper"]), table_of(first), str(first["row"]), run.dataset)
+    own = (train.get("epochs"), train.get("decay_epochs"))
+    if wanted is None or None in own or own == wanted:
+        return []
+    return [f"{own[0]} + {own[1]} epochs in place of {wanted[0]} + {wanted[1]}"]
 
 
 def _title(group: list[Run], others: list[list[Run]]) -> str:

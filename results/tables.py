@@ -33,9 +33,9 @@ def markdown(made: Sequence[Section], title: str, note: str | None, warnings: It
 
 LEGEND = (
     "A cell is `paper / ours`: ours is the mean ± sample standard deviation over the seeds listed; one seed has no "
-    "spread. Blank: nothing was run, or the paper prints nothing. `selection` says which checkpoint: the last, or the "
-    "best by which metric on which split. Floor: real training images against the real test images; ceiling: the real "
-    "images themselves."
+    "spread, and (n of N) stands where only n of them have the number. Blank: nothing was run, or the paper prints "
+    "nothing. `selection` says which checkpoint: the last, or the best by which metric on which split. Floor: real "
+    "training images against the real test images; ceiling: the real images themselves."
 )
 
 
@@ -109,9 +109,10 @@ def paired(printed: float | None, cell: Cell | None, metric: str) -> str:
 
 
 def measured(cell: Cell, metric: str) -> str:
-    """mean ± sd."""
+    """mean ± sd, and of how many seeds where it is not of all."""
     spread = "" if cell.sd is None else f" ± {number(cell.sd, metric)}"
-    return number(cell.mean, metric) + spread
+    some = f" ({len(cell.seeds)} of {len(cell.seeds) + len(cell.missing)})" if cell.missing else ""
+    return number(cell.mean, metric) + spread + some
 
 
 def number(value: float, metric: str) -> str:
@@ -149,9 +150,10 @@ def _line(section: Section, row: Row, name: str, cell: Cell | None, note: str | 
     ]
     better = cell.better if cell else section.direction(name)
     own = "; ".join([*([note] if note else []), *row.notes])
+    seeds = " ".join(map(str, sorted(cell.seeds) if cell else row.seeds))
     return [
         *place, row.dataset, row.title, row.experiment, row.label, name, better, row.printed.get(name, ""),
-        *ours, len(cell.values) if cell else 0, " ".join(map(str, row.seeds)), row.selection, span(row.steps), *sides,
+        *ours, len(cell.values) if cell else 0, seeds, row.selection, span(row.steps), *sides,
         row.letter, " ".join(row.commits), own, " ".join(str(run.folder) for run in row.runs),
     ]  # fmt: skip
 

@@ -9,10 +9,15 @@
 #   DATA_ROOT  of the prepared data sets   PYTHON     default python
 #   TRAIN      more words for train.py     EVALUATE   more words for evaluate.py, the last one winning
 #   LIST=1     print the numbered runs     JOB=n      only run number n, no report (for job arrays)
+# A wrong value ends the script with one line and exit code 2, a failed run with 1.
 set -euo pipefail
 trap 'exit 130' INT TERM # not on to the next row
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 : "${BUDGET:=full}" "${SEEDS:=0}" "${GPUS:=1}" "${PYTHON:=python}" "${TRAIN:=}" "${EVALUATE:=}" "${LIST:=}" "${JOB:=}"
+case $BUDGET in
+    full | smoke) ;;
+    *) echo "BUDGET=$BUDGET: full or smoke was wanted" >&2 && exit 2 ;;
+esac
 SEGMENTER=checkpoints/segmenters/shapes_smoke.pt
 rows=()
 
@@ -31,7 +36,7 @@ after_row() { :; }
 # The generated data set that stands for a paper's in a smoke run.
 stand_in() {
     case $1 in
-        cityscapes_unpaired | horse2zebra | winter2summer) echo shapes_unpaired ;;
+        *_unpaired | camvid_dusk | horse2zebra | winter2summer) echo shapes_unpaired ;;
         *) echo shapes ;;
     esac
 }
@@ -79,9 +84,9 @@ list_runs() {
     done
 }
 
-# run DATASET EXPERIMENT WORD...: train, evaluate, mark as done with the words that did it.
+# run DATASET EXPERIMENT WORD...: train, evaluate, mark as done with the words that did it if training reached its end.
 run() {
-    local dataset=$1 experiment=$2 folder whole
+    local dataset=$1 experiment=$2 folder whole step steps
     local -a words=("experiment=$experiment" "dataset=$dataset" "${@:3}") start=("$PYTHON") extra=() measure=()
     read -ra extra <<<"$TRAIN"
     read -ra measure <<<"$(measures "$dataset") $EVALUATE"
@@ -91,31 +96,48 @@ run() {
     folders+=("$folder")
     if [[ -f $folder/table.done && $(<"$folder/table.done") == "$whole" ]]; then
         echo "$folder: finished"
+        after_row "$folder"
         return
     fi
-    ((GPUS > 1)) && start=(torchrun --standalone --nproc-per-node "$GPUS")
+    ((GPUS > 1)) && start+=(-m torch.distributed.run --standalone --nproc-per-node "$GPUS")
     "${start[@]}" train.py "${words[@]}" || return 1
     if [[ ${measure[*]} == *"$SEGMENTER"* && ! -f $SEGMENTER ]]; then
         "$PYTHON" scripts/train_segmenter.py dataset=shapes steps=100 "out=$SEGMENTER" || return 1
     fi
     "$PYTHON" evaluate.py "checkpoint=$folder" "${measure[@]}" || return 1
+    read -r step _ steps <"$folder/progress.txt" || return 1
+    if ((step < steps)); then # stopped by train.minutes
+        unfinished+=("$folder: step $step of $steps")
+        return
+    fi
     after_row "$folder" || return 1
     echo "$whole" >"$folder/table.done"
 }
 
-# run_table [DATASET ...]: everything, then the report. A failing run does not stop the others; the end says which failed.
+# run_table [DATASET ...]: everything, then the report. A failing run does not stop the others; the end says which failed,
+# and which runs the same command will carry on.
 run_table() {
-    local -a runs failed=() words
+    local -a runs failed=() unfinished=() words
     local line list out title head=""
     datasets=("$@")
     (($#)) || datasets=("${defaults[@]}")
     mapfile -t runs < <(list_runs)
     folders=()
+    if ((${#runs[@]} == 0)); then
+        echo "$name has no run on ${datasets[*]}; its data sets are ${defaults[*]}" >&2
+        return 2
+    fi
     if [[ -n $LIST ]]; then
         for line in "${!runs[@]}"; do echo "$line ${runs[$line]}"; done
         return
     fi
-    [[ -n $JOB ]] && runs=("${runs[$JOB]}")
+    if [[ -n $JOB ]]; then
+        if ! [[ $JOB =~ ^(0|[1-9][0-9]{0,8})$ ]] || ((JOB >= ${#runs[@]})); then
+            echo "JOB=$JOB: a number from 0 to $((${#runs[@]} - 1)) was wanted; LIST=1 prints them" >&2
+            return 2
+        fi
+        runs=("${runs[$JOB]}")
+    fi
     for line in "${runs[@]}"; do
         echo "== $line"
         read -ra words <<<"$line"
@@ -129,6 +151,7 @@ run_table() {
         list=$(printf '%s\n' "${folders[@]}" | while read -r line; do [[ ! -f $line/last.pt ]] || echo "$line"; done | paste -sd,)
         "$PYTHON" report.py "runs=[$list]" "out=$out" "title=\"$title\"" ${head:+"$head"} || failed+=("report.py")
     fi
+    ((${#unfinished[@]} == 0)) || printf 'unfinished, the same command goes on: %s\n' "${unfinished[@]}"
     if ((${#failed[@]})); then
         printf 'failed: %s\n' "${failed[@]}" >&2
         return 1

@@ -1,5 +1,7 @@
 """Run folders to rows and tables: what is found, what is averaged, what is kept apart."""
 
+import csv
+import io
 import json
 import statistics
 
@@ -10,9 +12,11 @@ from errors import UserError
 from results.collect import collect
 from results.configs import config_differences, settings
 from results.curves import losses, sweeps, thin
+from results.page import page
 from results.paper import paper_rows
 from results.rows import groups, rows
 from results.sections import describe, sections
+from results.tables import comma_separated, measured
 from tests.run_folders import evaluation, make_run, metric_entries
 
 CFL = {"paper": "CFL", "table": "1", "row": "r4", "x": None, "also": [{"table": "2", "row": "r7", "x": None}]}
@@ -45,10 +49,59 @@ def test_a_damaged_file_costs_a_warning_and_not_the_report(tmp_path):
     (bad / "config.yaml").write_text("run: [")
     found = collect([tmp_path])
     assert [run.folder for run in found.runs] == [good] and len(found.runs[0].log) == 3
-    assert list(found.runs[0].reports) == ["100"] and found.runs[0].commit == ""
+    assert list(found.runs[0].reports) == ["100"] and found.runs[0].commits == []
     assert len(found.warnings) == 5
     for word in ("log.jsonl: line 4", "200.json", "300.json", "environment.json", "bad/config.yaml"):
         assert any(word in warning for warning in found.warnings)
+
+
+SHAPES = {  # file, its content, and what the warning names
+    "log that is no text": ("log.jsonl", b'{"step": 1}\n\xff\xfe\n', "line 2"),
+    "report without anything": ("eval/100.json", b'{"schema": 1}', "no subject"),
+    "report that is a list": ("eval/100.json", b"[]", "schema None"),
+    "number without a direction": (
+        "eval/100.json",
+        b'{"schema": 1, "subject": {"fake": "x", "step": 1}, "protocol": {"metrics": {}}, "warnings": [],'
+        b' "metrics": {"fid": {"value": 1.0}}}',
+        "metrics.fid has no better",
+    ),
+    "similarities without anything": ("analysis/100/similarity.json", b"{}", "no step"),
+    "packages that are none": ("environment.json", b'{"commit": "c", "packages": null}', "packages is 'None'"),
+    "progress in other words": ("progress.txt", b"half", "progress.txt"),
+}
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_a_file_of_another_shape_is_left_out_with_a_warning(tmp_path, kind):
+    name, content, told = SHAPES[kind]
+    folder = make_run(tmp_path / "odd", metrics=metric_entries(fid=1.0), log=3)
+    make_run(tmp_path / "whole", run="whole", metrics=metric_entries(fid=2.0))
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(content)
+    found = collect([tmp_path])
+    assert len(found.runs) == 2 and len(found.warnings) == 1
+    assert name in found.warnings[0] and told in found.warnings[0]
+    made = sections(found)
+    assert page(found, made, out=tmp_path, title="Title").count("<section") > 3
+
+
+@pytest.mark.parametrize(("key", "value"), [("seed", None), ("train", "fast"), ("setting", "paired"), ("dataset", {})])
+def test_a_config_of_another_shape_leaves_its_run_out(tmp_path, key, value):
+    folder = make_run(tmp_path / "odd")
+    make_run(tmp_path / "whole", run="whole")
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    (folder / "config.yaml").write_text(yaml.safe_dump({**config, key: value}))
+    found = collect([tmp_path])
+    assert [run.name for run in found.runs] == ["whole"]
+    assert len(found.warnings) == 1 and "no config of train.py" in found.warnings[0] and key in found.warnings[0]
+
+
+def test_every_commit_that_trained_a_run_is_named(tmp_path):
+    folder = make_run(tmp_path / "a", metrics=metric_entries(fid=1.0))
+    starts = [{"step": 0, "commit": "first"}, {"step": 40, "commit": "second"}, {"step": 60, "commit": "second"}]
+    (folder / "environment.json").write_text(json.dumps({"commit": "second", "commits": starts}))
+    (section,) = sections(collect([tmp_path]))
+    assert section.rows[0].commits == ["first", "second"]
 
 
 def test_nothing_but_broken_runs_is_an_error(tmp_path):
@@ -114,6 +167,61 @@ def test_numbers_of_different_protocols_are_never_averaged(tmp_path):
     assert not any(section.best("fid", row) for row in section.rows)
 
 
+def test_a_number_that_a_seed_lacks_is_not_claimed_for_it(tmp_path):
+    for seed in (0, 1, 2):
+        entries = metric_entries(fid=float(seed), miou=40.0)
+        if seed == 1:
+            entries["fid"]["value"] = None
+        if seed == 2:
+            del entries["miou"]
+        make_run(tmp_path / str(seed), seed=seed, metrics=entries)
+    (section,) = sections(collect([tmp_path]))
+    (row,) = section.rows
+    assert row.seeds == [0, 1, 2] and row.cells["fid"].seeds == [0, 2]
+    assert measured(row.cells["fid"], "fid") == "1.00 ± 1.41 (2 of 3)"
+    assert measured(row.cells["miou"], "miou") == "40.00 ± 0.00 (2 of 3)"
+    assert row.notes == ["fid without seed 1", "miou without seed 2"]
+    lines = csv.DictReader(io.StringIO(comma_separated([section], None)))
+    assert {line["metric"]: (line["n_seeds"], line["seeds"]) for line in lines} == {
+        "fid": ("2", "0 2"),
+        "miou": ("2", "0 1"),
+    }
+
+
+def progress(folder, step, steps):
+    (folder / "progress.txt").write_text(f"{step} of {steps}\n")
+
+
+def test_a_number_of_a_half_trained_run_says_so(tmp_path):
+    for seed, end in ((0, 100), (1, 200)):
+        progress(make_run(tmp_path / str(seed), seed=seed, metrics=metric_entries(fid=1.0)), 100, end)
+    (section,) = sections(collect([tmp_path]))
+    assert section.rows[0].notes == ["seed 1: step 100 of 200"]
+    progress(tmp_path / "1", 200, 200)  # trained on, but not measured again
+    (section,) = sections(collect([tmp_path]))
+    assert section.rows[0].notes == ["seed 1: step 100 of 200"]
+
+
+def test_a_run_that_did_not_end_is_not_called_trained(tmp_path):
+    folder = make_run(tmp_path / "a")
+    assert sections(collect([tmp_path]))[0].rows[0].notes == ["not finished, not evaluated"]
+    progress(folder, 60, 120)
+    (section,) = sections(collect([tmp_path]))
+    assert section.rows[0].notes == ["not finished, not evaluated (step 60 of 120)"] and section.rows[0].steps == [60]
+    progress(folder, 120, 120)
+    assert sections(collect([tmp_path]))[0].rows[0].notes == ["trained, not evaluated"]
+
+
+def test_other_epochs_than_the_rows_are_noted(tmp_path):
+    paper, entries = {**CFL, "also": []}, metric_entries(fid=70.0)
+    for name, epochs in (("whole", 800), ("short", 3)):
+        words = {"epochs": epochs, "decay_epochs": 0}
+        make_run(tmp_path / name, run=name, paper=paper, dataset="cityscapes", metrics=entries, **words)
+    (section,) = sections(collect([tmp_path]))
+    notes = {row.experiment: row.notes for row in section.rows if row.runs}
+    assert notes == {"whole": [], "short": ["3 + 0 epochs in place of 800 + 0"]}
+
+
 def test_a_run_without_an_evaluation_is_said_to_be_there(tmp_path):
     make_run(tmp_path / "a", log=7)
     (section,) = sections(collect([tmp_path]))
@@ -161,10 +269,16 @@ def test_runs_on_other_data_sets_stand_alone_and_say_how_they_depart(tmp_path):
     ]
 
 
-def test_a_table_that_no_paper_has_is_told(tmp_path):
-    make_run(tmp_path / "a", paper={"paper": "CFL", "table": "9", "row": "r1"})
-    with pytest.raises(UserError, match="table '9' of cfl"):
-        sections(collect([tmp_path]))
+@pytest.mark.parametrize(
+    "paper",
+    ["CFL", {"paper": "Mine"}, {"paper": "CFL", "table": "9", "row": "r1"}, {"paper": "CFL", "table": 1}, ["CFL"]],
+)
+def test_a_row_that_no_paper_has_counts_as_none(tmp_path, paper):
+    make_run(tmp_path / "a", paper=paper, metrics=metric_entries(fid=1.0))
+    found = collect([tmp_path])
+    (section,) = sections(found)
+    assert section.title == "Runs on shapes" and section.rows[0].cells["fid"].values == [1.0]
+    assert len(found.warnings) == 1 and "names no table of CFL or MoNCE" in found.warnings[0]
 
 
 def test_the_best_of_comparable_rows(tmp_path):
@@ -210,7 +324,12 @@ def test_sweeps_join_runs_that_differ_in_their_loss_alone(tmp_path):
             make_run(tmp_path / f"{at}{seed}", dataset="horse2zebra", seed=seed, loss=loss, metrics=entries)
     make_run(tmp_path / "level", dataset="horse2zebra", metrics=metric_entries(fid=45.0))
     make_run(tmp_path / "other", dataset="horse2zebra", metrics=metric_entries(fid=99.0), batch_size=99)
-    (chart,) = sweeps(collect([tmp_path]).runs)
+    for q in (0.5, 2.0):  # points of another chart, no level lines of this one
+        loss = {"_target_": "losses.contrastive.PatchNCE", "q": q}
+        make_run(tmp_path / f"q{q}", dataset="horse2zebra", loss=loss, metrics=metric_entries(fid=40.0 + q))
+    chart, over_q = sweeps(collect([tmp_path]).runs)
+    assert over_q["title"] == "fid over Q, horse2zebra"
+    assert [series["name"] for series in over_q["series"]] == ["PatchNCE"]  # the paper's curves are no target
     assert (chart["title"], chart["x"]) == ("fid over beta, horse2zebra", "beta")
     ours = {series["name"]: series["points"] for series in chart["series"] if not series.get("paper")}
     sd = statistics.stdev([0, 1])
@@ -218,4 +337,19 @@ def test_sweeps_join_runs_that_differ_in_their_loss_alone(tmp_path):
     assert ours["PatchNCE"] == [[0.1, 45.0, 0], [0.5, 45.0, 0]]
     papers = {series["name"]: series["points"] for series in chart["series"] if series.get("paper")}
     assert papers["paper: monce hard"][0] == [0.1, 41.86, 0] and papers["paper: weightnce hard"][0] == [0.1, 42.92, 0]
+    assert set(ours) == {"WeightNCE hard, Q 1", "PatchNCE"}
     assert len(papers) == len([series for series in chart["series"] if series.get("paper")])
+
+
+def test_easy_and_hard_stand_in_one_chart(tmp_path):
+    for direction in ("easy", "hard"):
+        for beta in (0.1, 1.0):
+            loss = {"_target_": "losses.contrastive.WeightNCE", "direction": direction, "q": 1.0, "beta": beta}
+            folder = make_run(
+                tmp_path / f"{direction}{beta}", dataset="ade20k", loss=loss, metrics=metric_entries(swd=beta)
+            )
+            config = yaml.safe_load((folder / "config.yaml").read_text())
+            config["nce"] = {"direction": direction, "bidirectional": False, "patches": 256, "weight": 50}
+            (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (chart,) = sweeps(collect([tmp_path]).runs)
+    assert [series["name"] for series in chart["series"]] == ["WeightNCE easy, Q 1", "WeightNCE hard, Q 1"]

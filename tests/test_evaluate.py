@@ -132,3 +132,27 @@ def test_options_reach_the_measure(folders, tmp_path, capsys):
     assert found["protocol"]["metrics"]["swd"]["seeds"] == [7, 8, 9]
     assert found["metrics"]["swd"]["n"] == [4, 5] and "floor" in found["metrics"]["swd"]
     assert str(out) in capsys.readouterr().out
+
+
+def test_other_metrics_of_the_same_images_are_added_and_of_others_are_not(folders, tmp_path):
+    fake, real = map(str, folders)
+    out = tmp_path / "eval" / "fake.json"
+
+    def measured(metrics, **options):
+        found = evaluate(config(fake=fake, real=real, metrics=metrics, **options))
+        assert list(found["protocol"]["metrics"]) == metrics  # what was asked for
+        return json.loads(out.read_text())
+
+    first = measured(["swd"])
+    both = measured(["appearance"])
+    assert (
+        set(both["protocol"]["metrics"]) == {"swd", "appearance"} and both["metrics"]["swd"] == first["metrics"]["swd"]
+    )
+    assert {row["metric"] for row in both["rows"]} == both["metrics"].keys()
+    again = measured(["swd"], seed=5)  # measured anew: takes the old one's place
+    assert again["metrics"].keys() == both["metrics"].keys()
+    assert again["protocol"]["metrics"]["swd"]["seeds"] == [5, 6, 7]
+    Image.fromarray(np.zeros((32, 48, 3), np.uint8)).save(Path(fake) / "0.png")
+    assert set(measured(["swd"])["protocol"]["metrics"]) == {"swd"}
+    out.write_text('{"schema": 1}')
+    assert set(measured(["appearance"])["protocol"]["metrics"]) == {"appearance"}

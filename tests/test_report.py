@@ -132,6 +132,38 @@ def test_a_gallery_scores_every_image_and_shows_some(picture_runs):
     assert [[frame["step"] for frame in strip["frames"]] for strip in frames] == [[0, 100]] * 2
 
 
+def test_the_truth_is_looked_for_in_every_run(picture_runs):
+    """The first run knows one image that the other has not; each mean is over what its run has."""
+    add_pictures(picture_runs / "0", {"c": 130})
+    add_pictures(picture_runs / "1", {"d": 170})
+    (gallery,) = galleries(collect([picture_runs]).runs, None, 8, None, [])
+    scores = {item.name: item.scores["l1"] for item in gallery.items}
+    assert scores == {"a": [10.0, 60.0], "b": [30.0, 10.0], "c": [30.0, None], "d": [None, 70.0]}
+    assert gallery.total == 4 and gallery.counts == [3, 3]
+    assert gallery.means["l1"] == [pytest.approx(70 / 3), pytest.approx(140 / 3)]
+    assert all(item.truth is not None for item in gallery.items)
+
+
+def test_a_damaged_label_map_costs_its_source_alone(picture_runs):
+    (picture_runs / "0" / "eval" / "images" / "labels" / "a.png").write_bytes(b"no picture")
+    warnings: list[str] = []
+    (gallery,) = galleries(collect([picture_runs]).runs, None, 8, None, warnings)
+    assert [item.source is None for item in gallery.items] == [True, False]
+    assert len(warnings) == 1 and "labels/a.png" in warnings[0]
+
+
+def test_without_pictures_there_is_nothing_to_compare(picture_runs):
+    text = report(config(runs=str(picture_runs), images=0)).read_text()
+    assert 'class="blink"' not in text and 'class="sort"' not in text and "Mean scores, shapes" in text
+
+
+def test_a_picture_that_is_none_cannot_be_pressed(picture_runs):
+    (picture_runs / "1" / "eval" / "images" / "100" / "b.png").unlink()
+    text = report(config(runs=str(picture_runs))).read_text()
+    assert text.count('<span class="none">none</span>') == 1
+    assert text.count('<button type="button" class="view"><img') == text.count('<button type="button" class="view">')
+
+
 def test_without_truth_the_score_is_change_and_says_so(picture_runs):
     for folder in picture_runs.iterdir():
         text = (folder / "config.yaml").read_text().replace("engine.settings.Paired", "engine.settings.Unpaired")
@@ -163,6 +195,13 @@ def test_the_data_of_the_page_is_json_that_cannot_end_its_script(picture_runs):
     assert data["galleries"][0][0]["scores"]["l1"] == [10.0, 60.0]
     (chart,) = data["losses"]["shapes"]
     assert chart["series"][1]["points"][1] == [2, 5.0]
+
+
+def test_the_choices_of_experiment_and_data_set_stand_together(picture_runs):
+    file = picture_runs / "0" / "config.yaml"
+    file.write_text(file.read_text() + "deviations_data: [one of the data]\n")
+    text = report(config(runs=str(picture_runs))).read_text()
+    assert "<li>one of the data</li>" in text
 
 
 def test_the_same_runs_make_the_same_files(picture_runs, tmp_path):

@@ -8,8 +8,9 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from engine.build import make
-from engine.checks import validate
+from engine.checks import encoded, validate
 from results.paper import FILE, our_dataset, paper_row
+from results.schedule import epochs
 from scripts.run_folder import run_folder
 from tests.compose import CONFIGS, config
 
@@ -70,6 +71,10 @@ def test_rows_take_their_data_sets(experiment, dataset):
     if "upsampling" in cfg.model.generator:
         wide = dataset in ("cityscapes", "gta")
         assert cfg.model.generator.upsampling == ("more" if wide else "normal")
+    assert epochs(cfg.paper.paper, cfg.paper.table, cfg.paper.row, dataset) == (
+        cfg.train.epochs,
+        cfg.train.decay_epochs,
+    )
     first = SAME.get(experiment, experiment)
     assert cfg.paper.table in (table(first).rpartition("/")[2].removeprefix("table"), "text")
     printed = paper_row(cfg.paper.paper, cfg.paper.table, cfg.paper.row, dataset, cfg.paper.x)
@@ -98,6 +103,55 @@ def test_rows_say_what_they_chose(experiment):
     raw = written(experiment)
     assert isinstance(raw["deviations"], list) and {"paper", "table", "row"} <= raw["paper"].keys()
     assert "loss" not in raw and "encoder" not in raw  # leaves that another choice may lack
+
+
+@pytest.mark.parametrize("experiment", [row for row in ROWS if row not in SAME])
+def test_rows_name_the_choices_that_their_configs_show(experiment):
+    cfg, told = config(f"experiment={experiment}"), " ".join(written(experiment)["deviations"])
+    loss = str(cfg.loss.get("_target_")).rpartition(".")[2]
+    assert "Cityscapes as" not in told  # a data set's own are its recipe's
+    if experiment.startswith("cfl"):
+        read = [name for name, node in cfg.objective.items() if encoded(node.term)]
+        if any(name in cfg.encoder._target_ for name in ("vgg", "resnet")) and read:
+            assert not cfg.encoder.mean_std and "without mean and std" in told
+        if loss == "PatchNCE":
+            assert "own image" in told
+        rate = f"{cfg.train.lr:.0e}".replace("e-0", "e-")
+        assert cfg.train.ttur or rate in told
+    if cfg.loss.get("detach_weights"):
+        assert "under stop gradient" in told
+    if loss == "MoNCE":
+        assert "diagonal" in told or "lsesim" in experiment
+
+
+@pytest.mark.parametrize(
+    ("experiment", "dataset", "words"),
+    [
+        ("cfl/table1/vgg_patchnce", "cityscapes", ["35 label ids and instance edges"]),
+        ("cfl/table1/vgg_gan_l1", "cityscapes", ["35 label ids and instance edges"]),
+        ("cfl/table1/vgg_patchnce", "gta", ["(18,785)", "26,000", "without instance edges"]),
+        ("cfl/table1/vgg_gan_l1", "gta", ["(6,181)"]),
+        ("cfl/table1/pixel_l1", "nyu_depth", ["1,449", "turbo", "without alignment"]),
+        ("cfl/table1/vgg_patchnce", "ade20k", []),
+        ("monce/table3/monce", "celebahq_semantic", ["one channel a pixel"]),
+        ("monce/table3/monce", "celebahq_edge", ["nothing was released for edges", "30 + 30, 20"]),
+        ("monce/table3/gan", "deepfashion", ["nothing was released for joints"]),
+    ],
+)
+def test_a_data_set_adds_its_own_choices(experiment, dataset, words):
+    cfg = config(f"experiment={experiment}", f"dataset={dataset}")
+    told = " ".join(cfg.deviations_data)
+    assert bool(told) == bool(words) and all(word in told for word in words)
+    assert list(cfg.deviations) == written(experiment)["deviations"]
+
+
+def test_the_favourable_direction_fills_both_figures():
+    for experiment, curve in (("horse_hard", "horse_beta_weightnce"), ("ade_easy", "ade_beta_weightnce")):
+        cfg = config(f"experiment=monce/fig3/{experiment}", "loss.beta=0.5")
+        (place,) = cfg.paper.also
+        assert (place.table, place.row, place.x) == ("fig7", curve, 0.5)
+    also = config("experiment=cfl/table1/vgg_patchnce").paper.also
+    assert ("text", "patches_1024") in [(place.table, place.row) for place in also]
 
 
 @pytest.mark.parametrize(("second", "first"), SAME.items())

@@ -9,6 +9,7 @@ import yaml
 
 from engine.checks import encoded, validate
 from tests.compose import CONFIGS, config
+from tests.test_rows import SAME
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted(path.name for paper in ("cfl", "monce") for path in (ROOT / "scripts").glob(f"{paper}_*.sh"))
@@ -30,7 +31,8 @@ RUNS = {  # distinct trainings of one seed
 
 def call(script, *words, root=ROOT, ok=True, **variables):
     """Run a script of a project's root; returns its output."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("JOB", "SEEDS", "LIST", "BUDGET")}
+    own = ("JOB", "SEEDS", "LIST", "BUDGET", "GPUS", "TRAIN", "EVALUATE")
+    environment = {name: value for name, value in os.environ.items() if name not in own}
     done = subprocess.run(
         [f"scripts/{script}", *words],
         cwd=root,
@@ -60,7 +62,8 @@ def test_a_script_lists_rows_that_compose(script):
         path.relative_to(CONFIGS / "experiment").with_suffix("").as_posix()
         for path in (CONFIGS / "experiment" / paper / name).glob("*.yaml")
     }
-    assert written <= listed
+    assert {SAME.get(experiment, experiment) for experiment in written} <= listed
+    assert not listed & SAME.keys()  # one folder, one command: a second name's words would undo the first one's mark
     found = runs(script, BUDGET="smoke")
     assert all(dataset.startswith("shapes") for dataset, *_ in found)
     for dataset, experiment, *words in (found[0], found[len(found) // 2], found[-1]):
@@ -79,21 +82,55 @@ def test_seeds_and_data_sets_multiply():
     assert {run[0] for run in runs("monce_fig3.sh", "horse2zebra")} == {"horse2zebra"}
 
 
+@pytest.mark.parametrize(
+    ("dataset", "generated"),
+    [
+        ("cityscapes_unpaired", "shapes_unpaired"),
+        ("camvid_unpaired", "shapes_unpaired"),
+        ("camvid_dusk", "shapes_unpaired"),
+        ("winter2summer", "shapes_unpaired"),
+        ("camvid", "shapes"),
+    ],
+)
+def test_unpaired_sets_are_unpaired_in_smoke_too(dataset, generated):
+    assert {run[0] for run in runs("monce_table1.sh", dataset, BUDGET="smoke")} == {generated}
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "variables", "told"),
+    [
+        ("cfl_table1.sh", [], {"BUDGET": "tiny"}, "BUDGET=tiny: full or smoke was wanted"),
+        ("cfl_table1.sh", ["gta"], {"JOB": "6"}, "JOB=6: a number from 0 to 5 was wanted"),
+        ("cfl_table1.sh", ["gta"], {"JOB": "-1"}, "JOB=-1: a number from 0 to 5"),
+        ("cfl_table1.sh", ["gta"], {"JOB": "x"}, "JOB=x: a number from 0 to 5"),
+        ("monce_fig3.sh", ["gta"], {"LIST": "1"}, "no run on gta; its data sets are horse2zebra ade20k"),
+    ],
+)
+def test_a_wrong_value_is_one_line_and_nothing_is_run(miniature, script, words, variables, told):
+    root, own = miniature
+    shown = call(script, *words, root=root, ok=False, **own, **variables)
+    assert told in shown and len(shown.splitlines()) == 1
+    assert not (root / "calls").exists()
+
+
 @pytest.fixture
 def miniature(tmp_path):
     """A root whose python notes its words and makes the files that the scripts look for; row l1 always fails."""
     (tmp_path / "scripts").mkdir()
-    for name in ("table.sh", "cfl_table1.sh", "slurm_array.sbatch"):
+    for name in ("table.sh", "cfl_table1.sh", "monce_fig2.sh", "monce_fig3.sh", "slurm_array.sbatch"):
         (tmp_path / "scripts" / name).symlink_to(ROOT / "scripts" / name)
     python = tmp_path / "python"
     python.write_text(
         """#!/usr/bin/env bash
 echo "$@" >>"$CALLS"
+[[ $1 != -m ]] || shift 5
 case $1 in
     scripts/run_folder.py) echo "checkpoints/${2//[\\/=]/-}/$3/$4" ;;
+    scripts/analyze.py) mkdir -p "${2#*=}/analysis/120"; touch "${2#*=}/analysis/120/similarity.json" ;;
     train.py)
         [[ "$2" != *pixel_l1 || -n ${MENDED:-} ]] || exit 1
-        mkdir -p "checkpoints/${2//[\\/=]/-}/$3/$4"; touch "checkpoints/${2//[\\/=]/-}/$3/$4/last.pt" ;;
+        folder="checkpoints/${2//[\\/=]/-}/$3/$4"
+        mkdir -p "$folder"; touch "$folder/last.pt"; echo "${REACHED:-120} of 120" >"$folder/progress.txt" ;;
 esac
 """
     )
@@ -106,6 +143,40 @@ def calls(root):
     lines = [line.split()[0] for line in (root / "calls").read_text().splitlines()]
     (root / "calls").write_text("")
     return {name: lines.count(name) for name in ("train.py", "evaluate.py", "report.py")}
+
+
+def test_a_run_out_of_time_is_not_finished(miniature):
+    root, variables = miniature
+    shown = call("cfl_table1.sh", "gta", root=root, MENDED="1", REACHED="60", **variables)
+    assert shown.count(": step 60 of 120") == 6 and "failed" not in shown
+    assert calls(root) == {"train.py": 6, "evaluate.py": 6, "report.py": 1}
+    call("cfl_table1.sh", "gta", root=root, MENDED="1", **variables)  # goes on, and is then finished
+    assert calls(root) == {"train.py": 6, "evaluate.py": 6, "report.py": 1}
+    shown = call("cfl_table1.sh", "gta", root=root, MENDED="1", **variables)
+    assert shown.count(": finished") == 6 and calls(root)["train.py"] == 0
+
+
+def test_a_figure_of_finished_runs_is_still_made_once(miniature):
+    root, variables = miniature
+
+    def analysed():
+        shown = call("monce_fig2.sh", "horse2zebra", root=root, **variables)
+        lines = (root / "calls").read_text().splitlines()
+        (root / "calls").unlink()
+        return ": finished" in shown, sum(line.startswith("scripts/analyze.py") for line in lines)
+
+    call("monce_fig3.sh", "horse2zebra", root=root, **variables)  # trains the row that the figure reads
+    (root / "calls").unlink()
+    assert analysed() == (True, 1)
+    assert analysed() == (True, 0)
+
+
+def test_several_ranks_run_in_the_same_python(miniature):
+    root, variables = miniature
+    call("cfl_table1.sh", "gta", root=root, JOB="1", GPUS="4", **variables)
+    lines = (root / "calls").read_text().splitlines()
+    ranks = "-m torch.distributed.run --standalone --nproc-per-node 4 train.py experiment=cfl/table1/pixel_patchnce"
+    assert any(line.startswith(ranks) for line in lines)
 
 
 def test_what_is_finished_is_skipped_and_what_fails_is_named(miniature):
