@@ -69,8 +69,16 @@ def item(
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             rough = generator(source).float()
         remark = f"bf16 differs by {distance(rough, transcribed()):.0e}"
-    bound = {"bound": "convolution", "floor": floor(made)}
-    return Item(name, functions, check, official=official, targets=targets, remark=remark, **bound)
+    return Item(
+        name,
+        functions,
+        check,
+        official=official,
+        targets=targets,
+        bound="convolution",
+        floor=floor(made),
+        remark=remark,
+    )
 
 
 def spade(side: int, width: int) -> Item:
