@@ -51,8 +51,15 @@ def markdown(results: list[Found], machine: dict[str, float]) -> str:
     return "\n".join(lines)
 
 
+def write(out: Path, results: list[Found], machine: dict[str, float]) -> None:
+    """JSON, and Markdown beside it."""
+    record = {"environment": environment(torch.device("cpu"), 1), "rates": machine, "items": [vars(r) for r in results]}
+    out.write_text(json.dumps(record, indent=1) + "\n")
+    out.with_suffix(".md").write_text(markdown(results, machine) + "\n")
+
+
 def main() -> None:
-    """Run, print, write."""
+    """Run and print; write what there is after each file."""
     given = dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word)
     options = {"rounds": "3", "threads": "2", "out": "benchmarks.json", **given}
     wanted = [word for word in sys.argv[1:] if "=" not in word] or names()
@@ -74,13 +81,13 @@ def main() -> None:
                 failed.append(name)
             if file.exists():
                 results += [Found(**found) for found in json.loads(file.read_text())]
+            write(
+                Path(options["out"]), results, machine
+            )  # now: an early end loses nothing
     met = [found.met(variant) for found in results for variant in found.milliseconds]
     print(
         f"\n{met.count(True)} targets met, {met.count(False)} missed, {(time.perf_counter() - begun) / 60:.1f} minutes"
     )
-    record = {"environment": environment(torch.device("cpu"), 1), "rates": machine, "items": [vars(r) for r in results]}
-    Path(options["out"]).write_text(json.dumps(record, indent=1) + "\n")
-    Path(options["out"]).with_suffix(".md").write_text(markdown(results, machine) + "\n")
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 

@@ -63,7 +63,7 @@ class SPADE(nn.Module):
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
         """x (B, C, H, W) and the layout of the same size -> (B, C, H, W)."""
-        hidden = self.shared(layout).relu()
+        hidden = F.relu(self.shared(layout), inplace=not torch.is_grad_enabled())
         assert self.gamma.bias is not None and self.beta.bias is not None
         weight = torch.cat([self.gamma.weight, self.beta.weight])  # one convolution reads `hidden` once
         bias = torch.cat([1 + self.gamma.bias, self.beta.bias])
