@@ -47,10 +47,11 @@ def items(small: bool) -> Iterator[Item]:
         f"SWD, {count} against {count} images, {side}x{side}",
         {"transcription": theirs, "ours": ours},
         check=lambda: abs(ours() / theirs() - 1),
+        tolerance=1e-4,
         official=4150,
         targets={"ours": 1300},
         rounds=3,
-        remark="without decoding; one repetition (evaluate.py takes three)",
+        remark="without decoding, one repetition of evaluate.py's three; the older tool sums in float32",
     )
 
 

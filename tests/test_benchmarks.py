@@ -30,6 +30,8 @@ def test_small_benchmarks_agree_and_run(name):
         assert item.functions
         for function in item.functions.values():
             function()
+        if item.floor is not None:
+            assert item.floor(dict.fromkeys(("convolution", "product", "memory"), 100.0)) > 0
     assert seen
 
 

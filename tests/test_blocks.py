@@ -56,6 +56,19 @@ def test_spectral_norm_in_eval_mode_keeps_its_vectors():
     assert torch.equal(conv.u, u) and torch.equal(conv.v, v)
 
 
+def test_a_fixed_weight_is_the_normalized_one_until_training_goes_on():
+    conv, x = spectral(stride=2, bias=False), draw(1, 3, 9, 8)
+    wanted, state = conv.eval()(x), {name: value.clone() for name, value in conv.state_dict().items()}
+    conv.fix()
+    torch.testing.assert_close(conv.state_dict(), state, rtol=0, atol=0)
+    assert torch.equal(conv(x), wanted) and not conv(x).requires_grad
+    with torch.no_grad():
+        conv.weight.add_(1)
+    assert torch.equal(conv(x), wanted)
+    conv.train()
+    assert conv(x).requires_grad and not torch.allclose(conv.eval()(x), wanted)
+
+
 def test_spectral_norm_converges_to_the_largest_singular_value():
     conv = spectral()
     for _ in range(200):

@@ -32,15 +32,15 @@ def test_look_up_equals_the_convolution(monkeypatch, extra, learning, kernel, st
     channels = CLASSES + extra
     generator = torch.Generator().manual_seed(1)
     weight = torch.randn(7, channels, kernel, kernel, generator=generator, dtype=torch.float64, requires_grad=learning)
-    bias = torch.randn(7, generator=generator, dtype=torch.float64)
+    bias = torch.randn(7, generator=generator, dtype=torch.float64, requires_grad=learning)
     found = Layout(semantic, channels, weight).conv(weight, bias, stride, padding)
     wanted = F.conv2d(dense_of(semantic), weight, bias, stride, padding)
     torch.testing.assert_close(found, wanted)
     assert torch.equal(Layout(semantic, channels, weight).dense(), dense_of(semantic))
     if learning:
         seed = torch.randn_like(wanted)
-        (a,), (b,) = torch.autograd.grad(found, weight, seed), torch.autograd.grad(wanted, weight, seed)
-        torch.testing.assert_close(a, b)
+        mine, theirs = (torch.autograd.grad(made, (weight, bias), seed) for made in (found, wanted))
+        torch.testing.assert_close(mine, theirs)
 
 
 @pytest.mark.parametrize("factor", [2, 4])
