@@ -81,9 +81,7 @@ def main() -> None:
                 failed.append(name)
             if file.exists():
                 results += [Found(**found) for found in json.loads(file.read_text())]
-            write(
-                Path(options["out"]), results, machine
-            )  # now: an early end loses nothing
+            write(Path(options["out"]), results, machine)  # now: an early end loses nothing
     met = [found.met(variant) for found in results for variant in found.milliseconds]
     print(
         f"\n{met.count(True)} targets met, {met.count(False)} missed, {(time.perf_counter() - begun) / 60:.1f} minutes"
