@@ -60,22 +60,25 @@ class SpectralConv2d(nn.Conv2d):
 
     @torch.no_grad()
     def iterate(self, count: int) -> None:
-        """Run `count` power iterations on u and v, in place; nothing on the meta device, which holds no values."""
+        """Run `count` power iterations on u and v; nothing on the meta device, which holds no values.
+
+        They become new tensors, since those of the last forward belong to its graph. Changed in place, they would also
+        give a compiled graph wrong gradients: where it computes them again on the way back, it starts from the changed
+        ones (torch 2.14).
+        """
         if self.weight.is_meta:
             return
         flat = rows(self.weight, self.weight)
         for _ in range(count):
             v = F.normalize(flat.mT @ self.u, dim=0, eps=1e-12)
-            self.v.copy_(unrows(v[None], self.weight).flatten())
-            self.u.copy_(F.normalize(flat @ v, dim=0, eps=1e-12))
+            self.u, self.v = F.normalize(flat @ v, dim=0, eps=1e-12), unrows(v[None], self.weight).flatten()
 
     def normalized_weight(self) -> Tensor:
         """The weight over sigma, (out, in, kernel, kernel); in training mode after one power iteration."""
         with torch.autocast(self.weight.device.type, enabled=False):
             if self.training:
                 self.iterate(1)
-            # Clones: the next forward changes the buffers, this graph keeps its own.
-            return _OverSigma.apply(self.weight, self.u.clone(), self.v.clone())
+            return _OverSigma.apply(self.weight, self.u, self.v)
 
     @torch.no_grad()
     def fix(self) -> None:

@@ -111,6 +111,23 @@ def test_two_training_forwards_share_one_backward():
     assert conv.weight.grad is not None and conv.weight.grad.isfinite().all()
 
 
+@pytest.mark.slow
+def test_a_compiled_spectral_convolution_has_the_gradients_and_vectors_of_a_plain_one():
+    try:
+        torch.compile(lambda x: x + 1)(torch.ones(2))
+    except Exception as error:
+        pytest.skip(f"no working compiler ({type(error).__name__})")
+    plain, compiled = spectral(), spectral()
+    compiled.compile(dynamic=False)
+    for seed in range(3):
+        for conv in (plain, compiled):
+            conv.weight.grad = None
+            conv(draw(1, 3, 5, 5, seed=seed)).square().sum().backward()
+        torch.testing.assert_close(compiled.weight.grad, plain.weight.grad)
+        torch.testing.assert_close((compiled.u, compiled.v), (plain.u, plain.v))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2
+
+
 def test_spectral_norm_keeps_its_precision_under_autocast():
     conv = spectral().float().eval()
     with torch.autocast("cpu", torch.bfloat16):
