@@ -18,6 +18,7 @@ from .blocks import channels_last
 
 LOOKUP_FROM = 16  # channels from which the look-up wins in training on a CPU; without gradients it always does
 REDUCED = 8  # times as many in bfloat16, whose convolutions are the faster ones
+PLACES_FROM = 512  # places of the output, over all images, from which a table pays; fewer take the convolution anyway
 
 
 class Layout:
@@ -114,12 +115,13 @@ class Layout:
         """Convolution of the dense map with weight (O, channels, k, k): (B, O, h, w); `mode` of the padding."""
         learning = torch.is_grad_enabled() and weight.requires_grad
         least = LOOKUP_FROM * (REDUCED if self.dtype.itemsize == 2 else 1)
-        if self.ids and (not learning or (self.channels >= least and weight.device.type == "cpu")):
+        pays = self.semantic[:, 0].numel() >= PLACES_FROM * stride**2
+        if self.ids and pays and (not learning or (self.channels >= least and weight.device.type == "cpu")):
             return self.look_up(weight, bias, stride, padding, mode)
         return padded_conv(self.dense(), weight, bias, stride, padding, mode)
 
     def look_up(self, weight: Tensor, bias: Tensor | None, stride: int, padding: int, mode: str = "zeros") -> Tensor:
-        """`conv` as a sum of table rows: row tap * keys + key, the last row for the padding; float32 sums.
+        """`conv` as a sum of table rows, one a tap: that of its key, or the tap's last for the padding; float32 sums.
 
         The table holds the weight's columns, those of edges added to every id's, and a share of the bias in every row.
         """
@@ -127,16 +129,16 @@ class Layout:
         name = f"rows {weight.shape[-1]} {stride} {padding} {mode}"
         if name not in self.found:
             seen = self.windows(self.keys(), weight.shape[-1], stride, padding, mode)
-            rows = torch.arange(taps, device=seen.device) * keys + seen
-            self.found[name] = rows.masked_fill_(seen < 0, taps * keys)
+            first = torch.arange(taps, device=seen.device) * (keys + 1)
+            self.found[name] = first + seen.masked_fill(seen < 0, keys)
         rows = self.found[name]
-        columns = weight[:, : self.classes]  # (O, keys, k, k) in the end
-        for edge in range(self.classes, self.channels):
-            columns = torch.cat([columns, columns + weight[:, edge : edge + 1]], 1)
-        table = F.pad(columns.permute(2, 3, 1, 0).reshape(taps * keys, -1), (0, 0, 0, 1))
-        if bias is not None:
-            table = table + bias / taps
-        out = _SumOfRows.apply(table, rows.view(-1, taps), self.dtype)
+        columns = weight.permute(2, 3, 1, 0).contiguous().flatten(0, 1)  # (taps, channels, O)
+        share = weight.new_zeros(len(weight)) if bias is None else bias / taps
+        table = [columns[:, : self.classes] + share]
+        for edge in columns[:, self.classes :].unbind(1):
+            table += [found + edge[:, None] for found in table]
+        table.append(share.expand(taps, 1, -1))
+        out = _SumOfRows.apply(torch.cat(table, 1).flatten(0, 1), rows.view(-1, taps), self.dtype)
         return self.to_compute(out.view(*rows.shape[:3], -1).permute(0, 3, 1, 2))
 
 

@@ -75,6 +75,7 @@ def test_sizes(height: int, width: int, sizes: list[list[int]]):
 @pytest.mark.parametrize("threshold", [0, 1000], ids=["look-up", "dense"])
 def test_ids_equal_the_dense_map(monkeypatch, extra: int, threshold: int):
     monkeypatch.setattr(layout, "LOOKUP_FROM", threshold)
+    monkeypatch.setattr(layout, "PLACES_FROM", threshold)
     torch.manual_seed(0)
     discriminator = MultiscaleDiscriminator(9 + extra, width=4).double().eval()
     for parameter in discriminator.parameters():

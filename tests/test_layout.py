@@ -28,6 +28,7 @@ def dense_of(semantic: Tensor) -> Tensor:
 @pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 1, 1), (4, 2, 2), (1, 1, 0)])
 def test_look_up_equals_the_convolution(monkeypatch, extra, learning, kernel, stride, padding):
     monkeypatch.setattr(layout, "LOOKUP_FROM", 0)
+    monkeypatch.setattr(layout, "PLACES_FROM", 0)
     semantic = ids_and_edges(extra)
     channels = CLASSES + extra
     generator = torch.Generator().manual_seed(1)
@@ -41,6 +42,16 @@ def test_look_up_equals_the_convolution(monkeypatch, extra, learning, kernel, st
         seed = torch.randn_like(wanted)
         mine, theirs = (torch.autograd.grad(made, (weight, bias), seed) for made in (found, wanted))
         torch.testing.assert_close(mine, theirs)
+
+
+def test_maps_of_few_places_are_convolved(monkeypatch):
+    """A table has as many rows as weights have columns, whatever the map's size."""
+    semantic, weight = ids_and_edges(0), torch.randn(7, CLASSES, 3, 3)  # 384 places in two images
+    for places, made in ((384, True), (385, False)):
+        monkeypatch.setattr(layout, "PLACES_FROM", places)
+        looked_up = Layout(semantic, CLASSES, weight)
+        looked_up.conv(weight, None, 1, 1)
+        assert ("dense" not in looked_up.found) == made
 
 
 @pytest.mark.parametrize("factor", [2, 4])
@@ -64,7 +75,8 @@ def test_pooling_of_ids_equals_pooling_of_the_dense_map(size: tuple[int, int]):
             torch.testing.assert_close(Layout(given, CLASSES + extra, dense).pooled(), wanted)
 
 
-def test_narrow_integers_are_ids_too():
+def test_narrow_integers_are_ids_too(monkeypatch):
+    monkeypatch.setattr(layout, "PLACES_FROM", 0)
     semantic = ids_and_edges(1)
     weight = torch.randn(3, CLASSES + 1, 3, 3)
     wanted = Layout(semantic, CLASSES + 1, weight).conv(weight, None, 1, 1)
@@ -74,6 +86,7 @@ def test_narrow_integers_are_ids_too():
 
 def test_under_autocast_both_ways_give_bfloat16(monkeypatch):
     monkeypatch.setattr(layout, "LOOKUP_FROM", 0)
+    monkeypatch.setattr(layout, "PLACES_FROM", 0)
     semantic, weight = ids_and_edges(1), torch.randn(8, CLASSES + 1, 3, 3, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
         found = Layout(semantic, CLASSES + 1, weight).conv(weight, None, 1, 1)

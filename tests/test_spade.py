@@ -81,6 +81,7 @@ def test_outputs_equal_the_recorded_ones(upsampling: str, height: int, width: in
 @pytest.mark.parametrize("threshold", [0, 1000], ids=["look-up", "dense"])
 def test_ids_equal_the_dense_map(monkeypatch, extra: int, threshold: int):
     monkeypatch.setattr(layout, "LOOKUP_FROM", threshold)
+    monkeypatch.setattr(layout, "PLACES_FROM", threshold)
     torch.manual_seed(0)
     generator = SPADEGenerator(6 + extra, width=4, hidden=16).double().eval()
     for parameter in generator.parameters():  # Xavier 0.02 would leave hardly any signal to compare
