@@ -5,13 +5,14 @@ once; the transcription encodes all four images again.
 """
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks import plain_cut
-from benchmarks.compare import Item, bf16_hardware, main
-from benchmarks.steps import TrainingStep, difference, drift, floor
+from benchmarks.compare import Item, main
+from benchmarks.steps import TrainingStep, difference, drift, floor, variants
 from engine.inputs import Inputs
 
 IMAGES = Inputs(3, 3, False, None, None, False, aligned=False)
@@ -59,17 +60,8 @@ def check() -> float:
 def items(small: bool) -> Iterator[Item]:
     """One step at 256x256."""
     side, width = (32, 8) if small else (256, 64)
-    given, last = pair(side), "train.channels_last=true"
-    plain, step, step_last = plain_cut.Step(width), ours(side, width), ours(side, width, last)
-    functions = {
-        "transcription": lambda: plain(**given),
-        "ours": lambda: step(given),
-        "ours, channels_last": lambda: step_last(given),
-    }
-    remark = ""
-    if bf16_hardware():
-        functions["ours, channels_last, bf16"] = lambda: step_last(given, bf16=True)
-        remark = f"bf16 changes losses and gradient norms by up to {drift(lambda: ours(32, 8, last), pair(32)):.0e}"
+    given = pair(side)
+    functions = variants(plain_cut.Step(width), partial(ours, side, width), given)
     yield Item(
         f"CUT step, {side}x{side}, batch 1",
         functions,
@@ -77,9 +69,9 @@ def items(small: bool) -> Iterator[Item]:
         official=4200,
         targets={"ours": 3700, "ours, channels_last": 3700, "ours, channels_last, bf16": 2400},
         bound="convolution",
-        floor=floor(lambda: step(given)),
+        floor=floor(functions["ours"]),
         rounds=3,
-        remark=remark,
+        remark=drift(partial(ours, 32, 8), pair(32)),
     )
 
 

@@ -9,6 +9,7 @@ from functools import partial
 
 from benchmarks import cut_step, spade_step
 from benchmarks.compare import Item, main
+from benchmarks.steps import LAST
 
 WIDTH = 16
 SIZES = [(64, 1), (64, 4), (64, 16), (128, 1), (256, 1), (512, 1)]  # side, batch
@@ -17,12 +18,12 @@ SMALL = [(64, 1), (64, 2)]
 
 def items(small: bool) -> Iterator[Item]:
     """Each side and batch, CUT, then SPADE."""
-    width, last = 4 if small else WIDTH, "train.channels_last=true"
+    width = 4 if small else WIDTH
     for side, count in SMALL if small else SIZES:
-        step, given = cut_step.ours(side, width, last), cut_step.pair(side, batch=count)
+        step, given = cut_step.ours(side, width, LAST), cut_step.pair(side, batch=count)
         yield Item(f"CUT step, {side}x{side}, batch {count}, width {width}", {"ours": partial(step, given)}, rounds=3)
     for side, count in SMALL if small else SIZES:
-        step, given = spade_step.ours(side, width, last), spade_step.batch(side, count)
+        step, given = spade_step.ours(side, width, LAST), spade_step.batch(side, count)
         yield Item(f"SPADE step, {side}x{side}, batch {count}, width {width}", {"ours": partial(step, given)}, rounds=3)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -37,10 +38,22 @@ def fill(folder: Path, number: int, image: Image.Image) -> None:
             os.link(first, file)
 
 
-def one_more(data: Paired | Unpaired) -> Callable[[], object]:
-    """A function that reads another item every time."""
-    numbers = count(1)
-    return lambda: data[next(numbers) * 7919 % len(data), 0]
+class Opened:
+    """A data set that `open` opens anew, and `read` reads another item of every time."""
+
+    def __init__(self, make: Callable[[], Paired | Unpaired]) -> None:
+        self.make, self.numbers = make, count(1)
+        self.data: Paired | Unpaired | None = None
+
+    def open(self) -> None:
+        self.data = None  # memory is of one at a time
+        self.data = self.make()
+
+    def read(self) -> object:
+        if self.data is None:
+            self.open()
+        assert self.data is not None
+        return self.data[next(self.numbers) * 7919 % len(self.data), 0]
 
 
 def items(small: bool) -> Iterator[Item]:
@@ -51,17 +64,19 @@ def items(small: bool) -> Iterator[Item]:
             root = Path(place)
             fill(root / "train/input", number, Image.fromarray(ids(SIDE, SIDE, CLASSES, rng)))
             fill(root / "train/target", number, Image.fromarray(noise(SIDE, SIDE, rng)))
-            common = {"name": "many", "root": root, "size": (SIDE, SIDE)}
-            pairs = partial(Paired, "train", True, **common, classes=CLASSES)
-            sides = partial(Unpaired, "train", True, **common, source="input", target="target")
+            common: dict[str, Any] = {"name": "many", "root": root, "size": (SIDE, SIDE)}
+            kinds = {
+                "labels and photos": Opened(partial(Paired, "train", True, **common, classes=CLASSES)),
+                "unpaired": Opened(partial(Unpaired, "train", True, **common, source="input", target="target")),
+            }
             yield Item(
                 f"opening {number:,} pairs",
-                {"labels and photos": pairs, "unpaired": sides},
+                {name: kind.open for name, kind in kinds.items()},
                 rounds=1 if number > 10_000 else 2,
                 remark="labels and photos, and the same files as an unpaired data set",
             )
-            readers = {"labels and photos": one_more(pairs()), "unpaired": one_more(sides())}
-            yield Item(f"an item of {number:,} pairs", readers, rounds=2, remark=f"{SIDE}x{SIDE}")
+            reading = {name: kind.read for name, kind in kinds.items()}
+            yield Item(f"an item of {number:,} pairs", reading, rounds=2, remark=f"{SIDE}x{SIDE}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.ndimage
 from numpy.typing import NDArray
 
-BINOMIAL = np.float32([1, 4, 6, 4, 1])
+BINOMIAL = np.array([1, 4, 6, 4, 1], np.float32)
 FILTER = np.outer(BINOMIAL, BINOMIAL) / 256
 WINDOW, WINDOWS, SMALLEST, MINIBATCH = 7, 128, 16, 16
 

@@ -93,7 +93,7 @@ def data_sets(root: Path, small: bool) -> Iterator[tuple[str, Make]]:
     folder = root / "street"
     label_maps(folder / "train/input", wide, colored=False)
     photos(folder / "train/target", wide, ".png")
-    street = {"name": "street", "size": (side, 2 * side), "classes": CLASSES}
+    street: dict[str, Any] = {"name": "street", "size": (side, 2 * side), "classes": CLASSES}
     yield (
         f"labels and photos, {wide[1]}x{wide[0]} PNG to {2 * side}x{side}",
         partial(Paired, "train", True, root=folder, **street),

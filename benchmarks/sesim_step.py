@@ -5,13 +5,14 @@ Maps of self-similarity in three layers of a fixed VGG16 (random weights here), 
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 
 from benchmarks import plain_sesim
-from benchmarks.compare import Item, bf16_hardware, main
+from benchmarks.compare import Item, main
 from benchmarks.cut_step import IMAGES, pair, same_weights
-from benchmarks.steps import TrainingStep, difference, drift, floor
+from benchmarks.steps import TrainingStep, difference, drift, floor, variants
 
 
 def ours(side: int, width: int = 64, *words: str) -> TrainingStep:
@@ -42,17 +43,8 @@ def check() -> float:
 def items(small: bool) -> Iterator[Item]:
     """One step at 256x256."""
     side, width = (32, 8) if small else (256, 64)
-    given, last = pair(side), "train.channels_last=true"
-    plain, step, step_last = plain_sesim.Step(width), ours(side, width), ours(side, width, last)
-    functions = {
-        "transcription": lambda: plain(**given),
-        "ours": lambda: step(given),
-        "ours, channels_last": lambda: step_last(given),
-    }
-    remark = ""
-    if bf16_hardware():
-        functions["ours, channels_last, bf16"] = lambda: step_last(given, bf16=True)
-        remark = f"bf16 changes losses and gradient norms by up to {drift(lambda: ours(32, 8, last), pair(32)):.0e}"
+    given = pair(side)
+    functions = variants(plain_sesim.Step(width), partial(ours, side, width), given)
     yield Item(
         f"F/LSeSim step, fixed VGG16, {side}x{side}, batch 1",
         functions,
@@ -60,9 +52,9 @@ def items(small: bool) -> Iterator[Item]:
         official=2000,
         targets={"ours": 1800, "ours, channels_last": 1800},
         bound="convolution",
-        floor=floor(lambda: step(given)),
+        floor=floor(functions["ours"]),
         rounds=3,
-        remark=remark,
+        remark=drift(partial(ours, 32, 8), pair(32)),
     )
 
 

@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.compare import Function
+from benchmarks.compare import Function, bf16_hardware
 from engine.build import Rates, build
 from engine.guard import FiniteGuard, gradient_norm
 from engine.inputs import Inputs
 from losses.objective import Views
 from tests.compose import config
+
+LAST = "train.channels_last=true"
 
 
 class TrainingStep:
@@ -80,14 +82,34 @@ class TrainingStep:
         return values
 
 
+def variants(
+    plain: Callable[..., object], make: Callable[..., TrainingStep], batch: Mapping[str, Tensor]
+) -> dict[str, Function]:
+    """Steps on a batch: the transcription's; ours; in channels_last; and that in bf16, where the hardware has it.
+
+    Args:
+        make: of further words, a step of ours.
+    """
+    step, last = make(), make(LAST)
+    found: dict[str, Function] = {
+        "transcription": lambda: plain(**batch),
+        "ours": lambda: step(batch),
+        "ours, channels_last": lambda: last(batch),
+    }
+    return found | ({"ours, channels_last, bf16": lambda: last(batch, bf16=True)} if bf16_hardware() else {})
+
+
+def drift(make: Callable[..., TrainingStep], batch: Mapping[str, Tensor]) -> str:
+    """How far bf16's losses and gradient norms are from float32's in a first step, for the remark."""
+    if not bf16_hardware():
+        return "no bf16 instructions here"
+    changed = difference(make(LAST)(batch, bf16=True), make(LAST)(batch))
+    return f"bf16 changes losses and gradient norms by up to {changed:.0e}"
+
+
 def difference(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> float:
     """The largest relative difference of what both name as `wanted` does."""
     return max(abs(found[name] / value - 1).item() for name, value in wanted.items())
-
-
-def drift(make: Callable[[], TrainingStep], batch: Mapping[str, Tensor]) -> float:
-    """How far bf16's losses and gradient norms are from float32's, at most and relative, in a first step."""
-    return difference(make()(batch, bf16=True), make()(batch))
 
 
 def floor(function: Function) -> Callable[[Mapping[str, float]], float]:
