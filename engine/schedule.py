@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from engine.config import Schedule
+from models.blocks import SpectralConv2d
 
 
 def factor(epoch: int, epochs: int, decay_epochs: int, schedule: Schedule) -> float:
@@ -32,20 +33,24 @@ def step_factor(step: int, steps: int, decay_steps: int) -> float:
 class Average:
     """Exponential moving average of a network's weights and buffers, updated after each step.
 
-    average <- decay * average + (1 - decay) * weight; integer buffers are copied.
+    average <- decay * average + (1 - decay) * weight. Integer buffers are copied, and so are the vectors of spectral
+    norms: a mean of unit vectors is shorter than one, and the norm estimated with it too small (by half and more, seen
+    in SPADE's skips).
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.decay = decay
         self.network = network
         self.values = {name: value.detach().clone() for name, value in network.state_dict().items()}
+        spectral = [name for name, layer in network.named_modules() if isinstance(layer, SpectralConv2d)]
+        self.copied = {f"{name}.{vector}".lstrip(".") for name in spectral for vector in "uv"}
 
     @torch.no_grad()
     def update(self) -> None:
         """Take the network's present weights in."""
         for name, value in self.network.state_dict().items():
             mean = self.values[name]
-            if mean.is_floating_point():
+            if mean.is_floating_point() and name not in self.copied:
                 mean.lerp_(value, 1 - self.decay)
             else:
                 mean.copy_(value)
