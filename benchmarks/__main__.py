@@ -1,4 +1,4 @@
-"""All benchmarks, a file a process: `python -m benchmarks [NAME ...] [rounds=3] [threads=2] [out=benchmarks.json]`.
+"""All benchmarks, a file a process: `python -m benchmarks [NAME ...] [rounds=5] [threads=2] [out=benchmarks.json]`.
 
 Prints the rates of the machine, then the lines of each item, then how many targets are met; writes JSON and, as the
 table of docs/performance.md, Markdown beside it.
@@ -13,6 +13,7 @@ import tempfile
 import time
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,6 +21,8 @@ import benchmarks
 from benchmarks import rates
 from benchmarks.compare import Found
 from engine.record import environment
+
+RANKS = "ranks"  # runs of train.py, which have a table of their own
 
 
 def names() -> list[str]:
@@ -51,9 +54,10 @@ def markdown(results: list[Found], machine: dict[str, float]) -> str:
     return "\n".join(lines)
 
 
-def write(out: Path, results: list[Found], machine: dict[str, float]) -> None:
+def write(out: Path, results: list[Found], others: dict[str, Any], machine: dict[str, float]) -> None:
     """JSON, and Markdown beside it."""
     record = {"environment": environment(torch.device("cpu"), 1), "rates": machine, "items": [vars(r) for r in results]}
+    record |= others
     out.write_text(json.dumps(record, indent=1) + "\n")
     out.with_suffix(".md").write_text(markdown(results, machine) + "\n")
 
@@ -61,27 +65,33 @@ def write(out: Path, results: list[Found], machine: dict[str, float]) -> None:
 def main() -> None:
     """Run and print; write what there is after each file."""
     given = dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word)
-    options = {"rounds": "3", "threads": "2", "out": "benchmarks.json", **given}
-    wanted = [word for word in sys.argv[1:] if "=" not in word] or names()
+    options = {"rounds": "5", "threads": "2", "out": "benchmarks.json", **given}
+    wanted = [word for word in sys.argv[1:] if "=" not in word] or [*names(), RANKS]
     threads = options["threads"]
     environ = {**os.environ, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
     begun = time.perf_counter()
     machine = rates.measure(int(threads))
     print("  ".join(f"{name} {value:.0f}" for name, value in machine.items()), "(GFLOP/s; memory GB/s)", flush=True)
     results: list[Found] = []
+    others: dict[str, Any] = {}
     failed = []
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "rates.json").write_text(json.dumps(machine))
         for name in wanted:
             file = Path(folder) / f"{name}.json"
             print(f"\n{name}", flush=True)
-            command = [sys.executable, "-m", f"benchmarks.{name}", f"rounds={options['rounds']}", f"threads={threads}"]
-            done = subprocess.run([*command, f"rates={folder}/rates.json", f"json={file}"], env=environ)
+            common = [f"rounds={options['rounds']}", f"threads={threads}", f"rates={folder}/rates.json"]
+            words = [f"json={file}"] if name == RANKS else [*common, f"json={file}"]
+            started = time.perf_counter()
+            done = subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *words], env=environ)
+            print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
             if done.returncode:
                 failed.append(name)
-            if file.exists():
+            if file.exists() and name == RANKS:
+                others[name] = json.loads(file.read_text())
+            elif file.exists():
                 results += [Found(**found) for found in json.loads(file.read_text())]
-            write(Path(options["out"]), results, machine)  # now: an early end loses nothing
+            write(Path(options["out"]), results, others, machine)  # now: an early end loses nothing
     met = [found.met(variant) for found in results for variant in found.milliseconds]
     print(
         f"\n{met.count(True)} targets met, {met.count(False)} missed, {(time.perf_counter() - begun) / 60:.1f} minutes"

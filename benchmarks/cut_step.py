@@ -70,7 +70,7 @@ def items(small: bool) -> Iterator[Item]:
         targets={"ours": 3700, "ours, channels_last": 3700, "ours, channels_last, bf16": 2400},
         bound="convolution",
         floor=floor(functions["ours"]),
-        rounds=3,
+        rounds=2,
         remark=drift(partial(ours, 32, 8), pair(32)),
     )
 

@@ -21,10 +21,10 @@ def items(small: bool) -> Iterator[Item]:
     width = 4 if small else WIDTH
     for side, count in SMALL if small else SIZES:
         step, given = cut_step.ours(side, width, LAST), cut_step.pair(side, batch=count)
-        yield Item(f"CUT step, {side}x{side}, batch {count}, width {width}", {"ours": partial(step, given)}, rounds=3)
+        yield Item(f"CUT step, {side}x{side}, batch {count}, width {width}", {"ours": partial(step, given)}, rounds=2)
     for side, count in SMALL if small else SIZES:
         step, given = spade_step.ours(side, width, LAST), spade_step.batch(side, count)
-        yield Item(f"SPADE step, {side}x{side}, batch {count}, width {width}", {"ours": partial(step, given)}, rounds=3)
+        yield Item(f"SPADE step, {side}x{side}, batch {count}, width {width}", {"ours": partial(step, given)}, rounds=2)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def items(small: bool) -> Iterator[Item]:
         targets={"ours": 1800, "ours, channels_last": 1800},
         bound="convolution",
         floor=floor(functions["ours"]),
-        rounds=3,
+        rounds=2,
         remark=drift(partial(ours, 32, 8), pair(32)),
     )
 

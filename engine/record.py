@@ -50,7 +50,9 @@ class Recorder:
         from torch.utils.tensorboard import SummaryWriter
 
         self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
-        self.bar = tqdm(total=stop, initial=start, unit="step", dynamic_ncols=True, smoothing=0.1, mininterval=1.0)
+        self.bar = tqdm(
+            total=stop, initial=start, unit="step", dynamic_ncols=True, smoothing=0.1, mininterval=1.0, disable=None
+        )
 
     def add(self, values: dict[str, Tensor], waited: float) -> None:
         """Take one step's values in; no host synchronisation."""
@@ -100,6 +102,9 @@ class Recorder:
             if self.bar is not None:
                 shown = {n: f"{v:.3g}" for n, v in means.items() if not n.startswith("norm/")}
                 self.bar.set_postfix({**shown, "img/s": f"{speed:.1f}"})
+                if self.bar.disable:  # no terminal: the file of a batch job gets a line a log step
+                    losses = ", ".join(f"{name} {value}" for name, value in shown.items())
+                    print(f"step {step} of {self.bar.total}: {losses}; {speed:.1f} images/s", flush=True)
         self.sums, self.count = {}, 0
         self.started, self.waited, self.since = time.perf_counter(), 0.0, 0
 

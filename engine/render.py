@@ -101,7 +101,7 @@ def render(
     """
     loader: Iterable[dict[str, Any]] = DataLoader(dataset, batch_size=batch_size, num_workers=workers)
     count = 0
-    for batch in tqdm(loader, desc=title, unit="batch", leave=False):
+    for batch in tqdm(loader, desc=title, unit="batch", leave=False, disable=None):
         moved = inputs.to(batch, device, torch.float32)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision is Precision.bf16):
             images = translate(generator, moved["source"])
@@ -124,7 +124,7 @@ def sample(length: int, count: int, seed: int) -> list[int]:
 
 def write_examples(dataset: Any, indices: Iterable[int], folder: Path, key: str = "target") -> None:
     """Write one image of some items, targets or label ids ("label"), as PNGs of the size the loader gives them."""
-    for index in tqdm(indices, desc=folder.name, unit="image", leave=False):
+    for index in tqdm(indices, desc=folder.name, unit="image", leave=False, disable=None):
         item = dataset[index]
         image = item["label"][0].numpy() if key == "label" else picture(item[key])
         write_png(image, folder / f"{item['name']}.png")

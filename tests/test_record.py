@@ -51,3 +51,16 @@ def test_an_error_aside_is_passed_on(tmp_path):
     with pytest.raises(RuntimeError, match="no space"), recorder.aside():
         raise RuntimeError("no space")
     recorder.close()
+
+
+def test_without_a_terminal_each_log_step_is_a_line(tmp_path, clock, capsys):
+    """A bar in the file of a batch job is one line of thousands of redrawings."""
+    recorder = Recorder(tmp_path, True, 0, 4, 8, None)
+    for step in (1, 2):
+        clock[0] += 4
+        recorder.add({"contrast": torch.tensor(2.5), "norm/generator": torch.tensor(9.0)}, 0.0)
+        recorder.line(step, {"contrast": 2.5, "norm/generator": 9.0}, 1e-3, CPU)
+    recorder.close()
+    shown = capsys.readouterr()
+    assert shown.out == "step 1 of 4: contrast 2.5; 2.0 images/s\nstep 2 of 4: contrast 2.5; 2.0 images/s\n"
+    assert not shown.err
