@@ -18,6 +18,7 @@ from .blocks import channels_last
 
 LOOKUP_FROM = 16  # channels from which the look-up wins in training on a CPU; without gradients it always does
 REDUCED = 8  # times as many in bfloat16, whose convolutions are the faster ones
+CACHED = 2**19  # entries of a gradient that a core's cache holds while the table's gradient reads them once a tap
 PLACES_FROM = 512  # places of the output, over all images, from which a table pays; fewer take the convolution anyway
 
 
@@ -160,8 +161,10 @@ class _SumOfRows(torch.autograd.Function):
         (rows,) = ctx.saved_tensors
         grad = grad.to(ctx.dtype).contiguous()
         out = grad.new_zeros(ctx.size)
-        for row in rows.unbind(1):
-            out.index_add_(0, row, grad)
+        block = max(1, CACHED // max(1, grad.shape[1]))
+        for part, seen in zip(grad.split(block), rows.split(block), strict=True):
+            for row in seen.unbind(1):
+                out.index_add_(0, row, part)
         return out, None, None
 
 
