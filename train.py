@@ -21,7 +21,7 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
     import torch  # here and below, so that --help and a mistyped key answer without loading it
 
     from engine import distributed
-    from engine.build import Rates, build, build_dataset, held_out
+    from engine.build import Rates, build, build_dataset, held_out, memory_format
     from engine.checkpoint import Loaded, RunFolder, start_from
     from engine.checks import validate
     from engine.guard import FiniteGuard, gradient_norm
@@ -54,7 +54,7 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
         distributed.barrier()
 
         dtype = torch.float64 if options.precision is Precision.float64 else torch.float32
-        layout = torch.channels_last if options.channels_last else torch.contiguous_format
+        layout = memory_format(cfg, device)
         for module in parts.modules:
             module.to(device=device, dtype=dtype, memory_format=layout)
         rates = Rates.of(cfg, parts)
@@ -194,7 +194,7 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
                 micros = [next(batches) for _ in range(options.accumulate)]
             waited = time.perf_counter() - asked
             with profile.part("transfer"):
-                micros = [inputs.to(batch, device, dtype, options.channels_last) for batch in micros]
+                micros = [inputs.to(batch, device, dtype, layout) for batch in micros]
 
             # Where the discriminator comes first (CUT), one micro-batch's graph waits for it; several would all have to
             # be kept, so that their images are made twice instead.

@@ -67,7 +67,7 @@ def items(small: bool) -> Iterator[Item]:
         functions,
         check,
         official=4200,
-        targets={"ours": 3700, "ours, channels_last": 3700, "ours, channels_last, bf16": 2400},
+        targets={"ours": 3700, "ours, bf16": 2400},
         bound="convolution",
         floor=floor(functions["ours"]),
         rounds=2,

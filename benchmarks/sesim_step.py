@@ -50,7 +50,7 @@ def items(small: bool) -> Iterator[Item]:
         functions,
         check,
         official=2000,
-        targets={"ours": 1800, "ours, channels_last": 1800},
+        targets={"ours": 1800},
         bound="convolution",
         floor=floor(functions["ours"]),
         rounds=2,

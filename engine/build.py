@@ -108,6 +108,12 @@ def held_out(cfg: DictConfig) -> Any:
         return build_dataset(cfg, "test", augment=False)
 
 
+def memory_format(cfg: DictConfig, device: torch.device) -> torch.memory_format:
+    """Of networks and images in training: train.channels_last, or where that is null what is faster on the device."""
+    last = cfg.train.channels_last if cfg.train.channels_last is not None else device.type == "cpu"
+    return torch.channels_last if last else torch.contiguous_format
+
+
 def build_generator(cfg: DictConfig, inputs: Inputs, name: str = "generator") -> nn.Module:
     """A generator of a config with its initial weights, a function of the seed.
 

@@ -70,7 +70,7 @@ class Train:
     decay_crop: bool = True
     ema: float = 0.0
     precision: Precision = Precision.float32
-    channels_last: bool = False
+    channels_last: bool | None = None
     compile: bool = False
     workers: int = 2
     device: str = "auto"

@@ -47,13 +47,16 @@ class Inputs:
         return json.dumps(asdict(self))
 
     def to(
-        self, batch: Mapping[str, Any], device: torch.device, dtype: torch.dtype, channels_last: bool = False
+        self,
+        batch: Mapping[str, Any],
+        device: torch.device,
+        dtype: torch.dtype,
+        layout: torch.memory_format = torch.contiguous_format,
     ) -> dict[str, Any]:
         """Move a collated batch to the device; uint8 travels, normalisation to [-1, 1] and edges happen there.
 
         Returns: `name`; `source`, the integer semantic map (B, 1 + E, H, W) or an image; `target` where there is one.
         """
-        layout = torch.channels_last if channels_last else torch.contiguous_format
 
         def image(tensor: Tensor) -> Tensor:
             return to_float(tensor.to(device, non_blocking=True)).to(dtype, memory_format=layout)
