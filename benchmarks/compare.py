@@ -16,6 +16,7 @@ from typing import Literal
 
 import torch
 
+SHORT = 1.0
 Function = Callable[[], object]
 Bound = Literal["convolution", "product", "memory"]
 
@@ -36,7 +37,8 @@ class Item:
         per: pieces that a call works through; times are of one.
         bound: what the older code spends its time on, whose rate scales `official` to this machine.
         floor: seconds below which ours cannot come, from the rates of benchmarks/rates.py; None: not known.
-        rounds: how often each function is timed, where the default takes too long; 1 is one call, without a warm one.
+        rounds: how often each function is timed, where the default takes too long; 1 is one call, without a warm one,
+            and the default for a function that takes less than SHORT seconds.
         remark: what a reader needs to know.
     """
 
@@ -171,6 +173,7 @@ def measure(item: Item, rounds: int, rates: Mapping[str, float]) -> Found:
     if item.rounds == 1:
         once = {name: timed_and_weighed(function) for name, function in item.functions.items()}
         seconds, memory = ({name: pair[at] for name, pair in once.items()} for at in (0, 1))
+        seconds |= in_turns({name: item.functions[name] for name in once if seconds[name] < SHORT}, rounds)
     else:
         seconds = in_turns(item.functions, item.rounds or rounds)
         memory = {name: extra_memory(function) for name, function in item.functions.items()}

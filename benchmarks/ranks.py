@@ -1,4 +1,4 @@
-"""Images/s of a small training on 1 and 2 gloo ranks: `python -m benchmarks.ranks [steps=60] [threads=1] [small=1]`.
+"""Images/s of a small training on 1 and 2 gloo ranks: `python -m benchmarks.ranks [steps=36] [threads=1] [small=1]`.
 
 Each is a run of train.py itself under torchrun on the generated shapes, with four images a step and rank; the number is
 the mean of its log's after the first line. What two ranks exchange in a step is counted from the networks: gradients of
@@ -52,7 +52,7 @@ def exchanged(words: tuple[str, ...]) -> dict[str, tuple[int, int]]:
 
 def main() -> None:
     """Print the table; write JSON where asked."""
-    options = {"steps": "60", "threads": "1", "small": "0", "json": "", **dict(w.split("=", 1) for w in sys.argv[1:])}
+    options = {"steps": "36", "threads": "1", "small": "0", "json": "", **dict(w.split("=", 1) for w in sys.argv[1:])}
     small = options["small"] == "1"
     words, steps = (*WORDS, *(SMALL if small else ())), 6 if small else int(options["steps"])
     with tempfile.TemporaryDirectory() as folder:

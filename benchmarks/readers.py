@@ -25,7 +25,7 @@ from data.shapes import Shapes
 from data.unpaired import Unpaired
 from engine.sampling import StepSampler, loader
 
-CLASSES, BATCH, FILES, SECONDS = 30, 4, 8, 1.5
+CLASSES, BATCH, FILES, SECONDS = 30, 4, 8, 0.8
 COLORS = [(37 * label % 256, 101 * label % 256, 53 * label % 256) for label in range(CLASSES)]
 Make = Callable[..., Any]
 

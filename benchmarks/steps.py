@@ -33,6 +33,7 @@ class TrainingStep:
         for module in self.parts.modules:
             module.to(memory_format=self.layout)
         self.optimizers = Rates.of(self.cfg, self.parts).optimizers
+        self.with_generator, self.beside = self.parts.stepped(False), self.parts.stepped(True)
         self.guard = FiniteGuard(torch.device("cpu"))
         self.steps = 0
         self.parts.train_others(False)
@@ -52,8 +53,8 @@ class TrainingStep:
         sum(losses.values()).backward()
         kept = views.detached()
         del views
-        for name, generator in parts.generators.items():
-            values[f"norm/{name}"] = gradient_norm(generator)
+        for name, network in self.with_generator.items():
+            values[f"norm/{name}"] = gradient_norm(network)
         self.optimizers["generator"].step()
         if not first:
             if self.cfg.train.regenerate_fake:
@@ -76,7 +77,7 @@ class TrainingStep:
             sum(losses.values()).backward()
             self.optimizers[name].step()
             values |= {key: loss.detach() for key, loss in losses.items()}
-        for name, network in self.parts.discriminators.items():
+        for name, network in self.beside.items():
             values[f"norm/{name}"] = gradient_norm(network)
         self.parts.train_others(False)
         return values

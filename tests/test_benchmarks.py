@@ -46,8 +46,8 @@ def test_a_difference_is_not_timed(difference):
 
 
 @pytest.mark.parametrize("rounds", [1, None])
-def test_measured(rounds):
-    """rounds=1 is a single call of each function, which gives time and memory."""
+def test_measured(monkeypatch, rounds):
+    """rounds=1 is a single call of each function, which gives time and memory; where short, there are more."""
     calls = []
     functions = {name: lambda name=name: calls.append(name) for name in ("transcription", "ours")}
     floor = {"floor": lambda rates: 2 / rates["product"]}
@@ -57,6 +57,10 @@ def test_measured(rounds):
     assert found.floor_ms == 500
     assert measure(item(floor=floor["floor"]), 1, {}).floor_ms is None
     if rounds == 1:
+        assert calls[:2] == ["transcription", "ours"] and len(calls) > 2
+        calls.clear()
+        monkeypatch.setattr("benchmarks.compare.SHORT", 0.0)
+        measure(item(functions=functions, rounds=1), 2, {})
         assert calls == ["transcription", "ours"]
 
 
