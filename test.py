@@ -1,6 +1,7 @@
 """Translate: `python test.py checkpoint=PATH [input=FOLDER] [output=FOLDER]`; one PNG per input under the same name."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -51,22 +52,46 @@ def test(cfg: DictConfig) -> Path:
         images, batch_size = Sources(cfg.input, **reading), 1  # native sizes differ, so one at a time
         if colors is not None:
             images = Painted(images, colors)
-    name = f"{loaded.step}-{cfg.network}" if back else str(loaded.step)
-    output = Path(cfg.output).expanduser() if cfg.output else loaded.path.parent / "test" / name
-    count = render(generator, known, images, output, device, batch_size, cfg.workers, precision)
-    if count != len(images):
-        raise UserError(f"{output}: {count} images came out of {len(images)} inputs; two inputs share a name")
+    output = (
+        Path(cfg.output).expanduser() if cfg.output else loaded.path.parent / "test" / default_name(cfg, loaded.step)
+    )
     about = {
         "checkpoint": str(loaded.path),
         "network": cfg.network,
         "step": loaded.step,
         "mode": "eval",
         "average": bool(loaded.state.get("average")),
-        "images": count,
+        "split": cfg.split if cfg.input is None else None,
+        "input": cfg.input,
+        "precision": precision.value,
     }
-    (output / "render.json").write_text(json.dumps(about, indent=1) + "\n")
+    refuse_mixture(output, about)
+    count = render(generator, known, images, output, device, batch_size, cfg.workers, precision)
+    if count != len(images):
+        raise UserError(f"{output}: {count} images came out of {len(images)} inputs; two inputs share a name")
+    (output / "render.json").write_text(json.dumps({**about, "images": count}, indent=1) + "\n")
     print(f"{count} images in {output}")
     return output
+
+
+def default_name(cfg: DictConfig, step: int) -> str:
+    """Of the folder of images: step, and what was asked for otherwise than by default."""
+    words = [cfg.network] if cfg.network != "generator" else []
+    words += [Path(cfg.input).name] if cfg.input is not None else [cfg.split] if cfg.split != "test" else []
+    words += [cfg.precision] if cfg.precision is not None else []
+    return re.sub(r"[^A-Za-z0-9._+\-]+", "-", "-".join([str(step), *words]))
+
+
+def refuse_mixture(output: Path, about: dict[str, Any]) -> None:
+    """Raises: UserError where the folder holds images of another input, split or network, by its render.json."""
+    note = output / "render.json"
+    before = json.loads(note.read_text()) if note.is_file() else {}
+    for key in ("network", "split", "input"):
+        if before.get(key, about[key]) != about[key]:
+            raise UserError(
+                f"output={output}: holds images of {key}={before[key]}, not {about[key]}; choose another output=, or "
+                "remove the folder"
+            )
 
 
 def shows_colours(place: str) -> bool:

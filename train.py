@@ -21,7 +21,7 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
     import torch  # here and below, so that --help and a mistyped key answer without loading it
 
     from engine import distributed
-    from engine.build import Rates, build, build_dataset, held_out, memory_format
+    from engine.build import Rates, build, build_dataset, held_out, memory_format, settle_channels
     from engine.checkpoint import Loaded, RunFolder, start_from
     from engine.checks import validate
     from engine.guard import FiniteGuard, gradient_norm
@@ -43,8 +43,9 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
     with distributed.ranks(device), Profile(folder, options.profile if rank == 0 else 0, device) as profile:
         data = build_dataset(cfg, "train", augment=True)
         inputs = Inputs.of(data)
+        settle_channels(cfg, inputs)
         parts = build(cfg, inputs)
-        if cfg.checkpoint is not None:
+        if cfg.checkpoint is not None and not (folder / "last.pt").is_file():
             start_from(cfg.checkpoint, parts.networks)
         shown = held_out(cfg) if options.samples else None
         run = RunFolder(folder, cfg)
@@ -145,6 +146,12 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
             """Measure this step's weights as evaluate.py would; the best so far are kept in best.pt."""
             nonlocal best
             guard.settle()
+            for (
+                network
+            ) in parts.generators.values():  # with model.generator.sync=false each rank has its own statistics
+                distributed.broadcast(network.buffers())
+            if average is not None:
+                distributed.broadcast(average.values.values())
             weights = {"networks": {"generator": parts.generator.state_dict()}, "encoder": encoder}
             weights |= {"average": average.state_dict()} if average else {}
             found = evaluate_run(judging, Loaded(folder / "last.pt", step, cfg, inputs, weights), quiet=True)["metrics"]
@@ -171,7 +178,7 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
                         (sum(losses.values()) / len(made)).backward()
                     gather(values, losses, len(made))
                 rates.optimizers[name].step()
-            for name, network in parts.discriminators.items():
+            for name, network in beside.items():
                 values[f"norm/{name}"] = gradient_norm(network)
             parts.train_others(False)
 
@@ -180,12 +187,13 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
                 show(0)
                 if judging is not None:
                     evaluate(0)
+        with_generator, beside = parts.stepped(False), parts.stepped(True)
         parts.train_others(False)
         begun, end, reached = time.perf_counter(), False, start
         batches = iter(loader(data, sampler, options.workers, device))
         for step in range(start, plan.steps):
             profile.step()
-            torch.manual_seed(mix(cfg.seed, 3, step))
+            torch.manual_seed(mix(cfg.seed, 3, step, rank))  # of noise in a generator; nothing that ranks share
             lr = rates.scale(plan.factor(step))
             values: dict[str, torch.Tensor] = {}
             draw = mix(cfg.seed, 4, step)
@@ -219,8 +227,8 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
                 if not first:
                     kept.append(views.detached())
                 del views, losses  # or this step's feature maps would live on beside the next one's
-            for name, generator in parts.generators.items():
-                values[f"norm/{name}"] = gradient_norm(generator)
+            for name, network in with_generator.items():
+                values[f"norm/{name}"] = gradient_norm(network)
             rates.optimizers["generator"].step()
             if not first:
                 if options.regenerate_fake:
@@ -235,7 +243,8 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
             if (step + 1) % options.log_every == 0:
                 sums = {**record.means(), "minutes": torch.tensor((time.perf_counter() - begun) / 60, device=device)}
                 means = distributed.mean_over_ranks(sums)
-                end = means.pop("minutes") >= (options.minutes or float("inf"))
+                minutes = means.pop("minutes")
+                end = options.minutes is not None and minutes >= options.minutes
                 record.line(step + 1, means, lr, device)
             end |= step + 1 == plan.steps
             with record.aside():

@@ -67,6 +67,12 @@ class Build:
         modules = [*self.generators.values(), self.objective, *([self.encoder] if self.encoder is not None else [])]
         return [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
 
+    def stepped(self, others: bool) -> dict[str, nn.Module]:
+        """Networks with parameters that the generator's optimizer steps, or that the `others` do, by name."""
+        beside = {*self.discriminators, "parts"}
+        chosen = {name: network for name, network in self.networks.items() if (name in beside) is others}
+        return {name: network for name, network in chosen.items() if next(network.parameters(), None) is not None}
+
     def train_others(self, on: bool) -> None:
         """Let discriminators and terms' own parts take gradients, or freeze them for the generator's step."""
         for module in self.other_steps.values():
@@ -106,6 +112,17 @@ def held_out(cfg: DictConfig) -> Any:
         return build_dataset(cfg, "val", augment=False)
     except MissingSplit:
         return build_dataset(cfg, "test", augment=False)
+
+
+def settle_channels(cfg: DictConfig, inputs: Inputs) -> None:
+    """Write the channels that the training images turned out to have into the config, where it leaves them open: the
+    other splits are read with as many, also where all their images are grey."""
+    found = {"source_channels": inputs.source_channels, "target_channels": inputs.target_channels}
+    if not inputs.labels:
+        found["channels"] = inputs.source_channels
+    for key in found.keys() & cfg.dataset.keys():
+        if cfg.dataset[key] is None:
+            cfg.dataset[key] = found[key]
 
 
 def memory_format(cfg: DictConfig, device: torch.device) -> torch.memory_format:
@@ -316,7 +333,7 @@ class Rates:
         """All optimizers, fused: one kernel a step on a GPU, one pass over memory on a CPU."""
         train = cfg.train
         rate = train.lr / 2 if train.ttur else train.lr
-        second = train.lr * 2 if train.ttur else train.lr_discriminator or train.lr
+        second = train.lr * 2 if train.ttur else train.lr if train.lr_discriminator is None else train.lr_discriminator
         adam = partial(torch.optim.Adam, betas=tuple(train.betas), fused=True)
         base = {"generator": rate}
         found = {"generator": adam(parts.trained(), lr=rate)}

@@ -203,7 +203,8 @@ class RunFolder:
 
 
 def differences(old: Any, new: Any) -> list[str]:
-    """Dotted keys whose values differ, those aside that never change a result (`NEUTRAL`, and where things lie).
+    """Dotted keys whose values differ, those aside that never change a result: `NEUTRAL` but for the seed, and where
+    things lie.
 
     A key that the old config does not know, because it is younger than the folder, had its default there.
     """
@@ -213,7 +214,8 @@ def differences(old: Any, new: Any) -> list[str]:
         a, b = before.get(key, "absent"), after.get(key, "absent")
         if a == "absent" and b == _default(new, key):
             continue
-        if a != b and not NEUTRAL.match(key) and not key.endswith((".weights_dir", ".offline")):
+        neutral = key != "seed" and NEUTRAL.match(key)
+        if a != b and not neutral and not key.endswith((".weights_dir", ".offline")):
             found.append(f"{key}: {a} there, {b} here")
     return found
 

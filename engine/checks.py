@@ -126,6 +126,21 @@ def validate(cfg: DictConfig, world: int = 1, overrides: Sequence[str] = ()) -> 
         raise ConfigError(
             f"train.decay_steps={train.decay_steps}: goes with train.steps; with epochs it is train.decay_epochs"
         )
+    asked = {word.lstrip("+").partition("=")[0] for word in overrides}
+    epochs = sorted(asked & {"train.epochs", "train.decay_epochs", "train.schedule"})
+    if epochs and train.steps is not None:
+        raise ConfigError(
+            f"{epochs[0]}: epochs were asked for, but train.steps={train.steps} ends this run"
+            f"{'' if 'train.steps' in asked else ' (the experiment sets it)'}; add train.steps=null"
+        )
+    if "protocol" in asked and train.steps is not None and not asked & {"experiment", "train.steps"}:
+        raise ConfigError(
+            f"protocol: experiment=demo, the default, sets train.steps={train.steps} and train.lr={train.lr} after it; "
+            "give both, e.g. train.steps=null train.lr=2e-4, or choose another experiment"
+        )
+    for key in ("lr_discriminator", "minutes"):
+        if train[key] is not None and train[key] <= 0:
+            raise ConfigError(f"train.{key}={train[key]}: must be above 0, or null")
     if len(train.betas) != 2 or not all(0 <= beta < 1 for beta in train.betas):
         raise ConfigError(
             f"train.betas={list(train.betas)}: two numbers in [0, 1) are wanted, e.g. train.betas=[0.5,0.999]"
@@ -139,6 +154,12 @@ def validate(cfg: DictConfig, world: int = 1, overrides: Sequence[str] = ()) -> 
             f"train.batch_size={train.batch_size}: must divide by ranks ({world}) times "
             f"train.accumulate ({train.accumulate}), "
             f"e.g. {world * train.accumulate * max(1, train.batch_size // (world * train.accumulate))}"
+        )
+    negatives = cfg.loss.get("negatives") if isinstance(cfg.loss, DictConfig) else None
+    if negatives == "batch" and train.batch_size == world * train.accumulate:
+        raise ConfigError(
+            f"loss.negatives=batch: train.batch_size={train.batch_size} is one image for each rank and micro-batch, "
+            "without negatives from other images; enlarge train.batch_size, or choose loss.negatives=image"
         )
     if cfg.evaluate.every < 0 or cfg.evaluate.batch_size < 1:
         raise ConfigError("evaluate.every must not be negative (0: never), evaluate.batch_size must be above 0")

@@ -176,9 +176,10 @@ def trunk_keys() -> list[str]:
     ]
 
 
-# Overrides that never change what a step computes, so that a run folder is found again under any of them.
+# Overrides that never change what a step computes, so that a run folder is found again under any of them; and the seed,
+# which does, but has a folder of its own below the label's.
 NEUTRAL = re.compile(
-    r"^[+~]*(experiment|dataset|run|seed|checkpoint|weights_dir|offline|dataset\.(root|name|cache)|hydra\..*|hydra/.*"
+    r"^[+~]*(experiment|dataset|run|seed|weights_dir|offline|dataset\.(root|name|cache)|hydra\..*|hydra/.*"
     r"|paper|paper\..*|deviations|deviations_data|evaluate\.\w+"
     r"|train\.(steps|epochs|minutes|workers|device|log_every|sample_every|samples|save_every|keep|profile))(@|=|$)"
 )

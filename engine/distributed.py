@@ -2,7 +2,7 @@
 
 import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -82,6 +82,13 @@ def mean_over_ranks(values: dict[str, Tensor]) -> dict[str, float]:
         dist.all_reduce(stacked)
         stacked /= world()
     return dict(zip(values, stacked.tolist(), strict=True))
+
+
+def broadcast(tensors: Iterable[Tensor]) -> None:
+    """Rank 0's values to all ranks, in place."""
+    if world() > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor, 0)
 
 
 def barrier() -> None:

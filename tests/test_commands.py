@@ -103,7 +103,7 @@ def test_tensorboard_events_are_readable(trained):
     assert "samples" in events.Tags()["images"]
 
 
-def test_test_translates_the_test_split_and_any_folder(trained, tmp_path):
+def test_test_translates_the_test_split_and_any_folder(trained, tmp_path, refused):
     call("test.py", f"checkpoint={trained}", f"output={tmp_path / 'a'}", "device=cpu")
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [
         "render.json",
@@ -117,6 +117,11 @@ def test_test_translates_the_test_split_and_any_folder(trained, tmp_path):
     call("test.py", f"checkpoint={trained / 'last.pt'}", f"input={tmp_path / 'odd'}", f"output={tmp_path / 'b'}")
     assert Image.open(tmp_path / "b" / "deep" / "one.png").size == (57, 131)
     assert Image.open(tmp_path / "b" / "two.png").size == (72, 40)
+    assert "a: holds images of split=test, not val; choose another output=" in refused(
+        "test.py", f"checkpoint={trained}", "split=val", f"output={tmp_path / 'a'}"
+    )
+    call("test.py", f"checkpoint={trained}", "split=val", "precision=bf16")
+    assert [path.name for path in (trained / "test" / "2-val-bf16").glob("*.png")] != []
 
 
 def test_the_samples_of_training_are_what_test_makes(trained, tmp_path):

@@ -64,6 +64,20 @@ def test_every_loss_goes_with_every_encoder(loss, encoder):
             ["train.ttur=true", "train.lr_discriminator=1e-4"],
             r"train\.lr_discriminator: train\.ttur=true sets it already",
         ),
+        (["train.lr_discriminator=0"], r"train\.lr_discriminator=0\.0: must be above 0, or null"),
+        (["train.minutes=0"], r"train\.minutes=0\.0: must be above 0, or null"),
+        (
+            ["train.epochs=100"],
+            r"train\.epochs: epochs were asked for, but train\.steps=500 ends this run \(the experiment sets it\); add",
+        ),
+        (
+            ["protocol=cut"],
+            r"protocol: experiment=demo, the default, sets train\.steps=500 and train\.lr=0\.001 after it; give both",
+        ),
+        (
+            ["loss=patchnce_batch", "train.batch_size=4", "train.accumulate=4"],
+            r"loss\.negatives=batch: train\.batch_size=4 is one image for each rank and micro-batch",
+        ),
         (["loss=none"], r"loss=none: objective\.contrast reads the loss; choose objective=gan"),
         (["objective=gan", "loss=monce"], r"loss: was set, but no term of the objective \(gan\) reads it"),
         (["objective=gan", "encoder=pixel"], r"encoder: was set, but no term"),
@@ -101,3 +115,4 @@ def test_label_is_sorted_safe_and_blind_to_what_changes_nothing():
     assert label(words) == label(words[::-1]) == "loss-monce+train.lr-1e-3"
     assert label(["train.steps=9", "run=x", "dataset.root=/a b", "hydra.run.dir=x"]) == "base"
     assert label(["encoder.layers=[conv1,conv2]"]) == "encoder.layers-conv1-conv2"
+    assert label(["checkpoint=runs/a"]) != label(["checkpoint=runs/b"])  # other weights to begin with

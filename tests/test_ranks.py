@@ -23,6 +23,10 @@ CYCLE = (*UNPAIRED, "setting=cycle", "train.pool=2")
 ROWS = {
     **{f"spade_{loss}": (*SPADE, f"loss={loss}") for loss in ("l1", "perceptual", "patchnce", "weightnce", "monce")},
     **{f"cut_{loss}": (*CUT, "objective=cut", f"loss={loss}") for loss in ("patchnce", "weightnce", "monce")},
+    "spade_own_statistics": (
+        *SPADE, "loss=l1", "model.generator.sync=false", "evaluate.every=3", "evaluate.images=2",
+        "evaluate.metrics=[swd]",
+    ),
     "cut_fast": (*CUT, "objective=fastcut", "setting.flip_equivariance=true"),
     "cut_gan": (*UNPAIRED, "setting=unpaired", "objective=gan", "loss=none"),
     "cycle": (*CYCLE, "objective=cycle", "loss=none"),
@@ -73,3 +77,9 @@ def assert_same_networks(folder, row):
 @pytest.mark.parametrize("row", ROWS)
 def test_both_ranks_end_with_the_same_networks(trained, row):
     assert_same_networks(trained, row)
+
+
+def test_ranks_with_statistics_of_their_own_are_measured_as_the_network_that_is_saved(trained):
+    one, two = (torch.load(trained / f"spade_own_statistics.{rank}.pt", weights_only=True) for rank in (0, 1))
+    statistics = [key for key in one["generator"] if key.endswith(("running_mean", "running_var"))]
+    assert statistics and all(torch.equal(one["generator"][key], two["generator"][key]) for key in statistics)

@@ -9,8 +9,10 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from engine.build import build, build_dataset
 from engine.checkpoint import Loaded
@@ -151,6 +153,8 @@ def test_training_changes_every_network_and_leaves_its_records(tmp_path):
         "contrast",
         "discriminator",
         "norm/generator",
+        "norm/encoder",
+        "norm/objective",
         "norm/discriminator",
         "lr",
     }
@@ -170,17 +174,45 @@ def test_a_folder_of_another_config_is_refused_with_the_difference(tmp_path):
     run(tmp_path)
     with pytest.raises(UserError, match=r"made with another config \(loss\.temperature: 0\.07 there, 0\.1 here"):
         run(tmp_path, "loss.temperature=0.1")
+    with pytest.raises(UserError, match=r"made with another config \(seed: 0 there, 1 here\)"):
+        run(tmp_path, "seed=1")
 
 
 def test_a_new_run_starts_from_given_weights_and_refuses_another_architecture(tmp_path):
     run(tmp_path / "old")
     run(tmp_path / "new", f"checkpoint={tmp_path / 'old'}", "train.steps=0")
     assert_same(state(tmp_path / "old")["networks"]["generator"], state(tmp_path / "new")["networks"]["generator"])
+    with pytest.raises(UserError, match=r"made with another config \(checkpoint: None there"):
+        run(tmp_path / "old", f"checkpoint={tmp_path / 'new'}", "train.steps=4")
     with pytest.raises(UserError, match=r"generator is of another architecture: its \S+ is \("):
         run(tmp_path / "wide", f"checkpoint={tmp_path / 'old'}", "model.generator.width=4")
     (tmp_path / "foreign.pt").write_bytes(b"not a checkpoint")
     with pytest.raises(UserError, match="not a readable checkpoint"):
         run(tmp_path / "x", f"checkpoint={tmp_path / 'foreign.pt'}")
+
+
+def test_a_run_goes_on_without_the_weights_it_began_with(tmp_path):
+    run(tmp_path / "old")
+    words = (f"checkpoint={tmp_path / 'old'}", "train.save_every=1")
+    run(tmp_path / "new", *words, "train.steps=1")
+    (tmp_path / "old" / "last.pt").unlink()
+    assert run(tmp_path / "new", *words, "train.steps=2") == 2
+
+
+def test_other_splits_are_read_with_the_channels_of_the_training_images(tmp_path):
+    """A split of grey images only is not a split of one channel."""
+    rng = np.random.default_rng(0)
+    for split, shape in (("train", (64, 64, 3)), ("val", (64, 64)), ("test", (64, 64))):
+        for side, size in (("input", shape), ("target", (64, 64, 3))):
+            (tmp_path / "data" / split / side).mkdir(parents=True)
+            for index in range(2):
+                image = Image.fromarray(rng.integers(0, 256, size, dtype=np.uint8))
+                image.save(tmp_path / "data" / split / side / f"{index}.png")
+    words = ("dataset=folder", f"dataset.root={tmp_path / 'data'}", "dataset.labels=false")
+    train(config(*(word for word in (*TINY, *SMALL) if "lengths" not in word), *words), tmp_path / "run")
+    loaded = Loaded.open(str(tmp_path / "run"))
+    assert loaded.inputs.source_channels == 3
+    assert build_dataset(loaded.cfg, "test", augment=False).source_channels == 3
 
 
 def test_the_untrained_baseline_is_what_the_run_began_with(tmp_path):
