@@ -16,7 +16,7 @@ from typing import Literal
 
 import torch
 
-SHORT = 1.0
+SHORT = 0.1
 Function = Callable[[], object]
 Bound = Literal["convolution", "product", "memory"]
 

@@ -137,13 +137,11 @@ class Perceptual(nn.Module):
 
 
 class Step:
-    """Generator, then discriminator on an image made anew, as released, or not: hinge, 10 feature matching, 10
-    perceptual; TTUR."""
+    """Generator, then discriminator on an image made anew: hinge, 10 feature matching, 10 perceptual; TTUR."""
 
-    def __init__(self, channels: int, width: int = 64, hidden: int = 128, anew: bool = True) -> None:
+    def __init__(self, channels: int, width: int = 64, hidden: int = 128) -> None:
         self.channels, self.generator = channels, Generator(channels, width, hidden)
         self.discriminator, self.perceptual = Discriminator(channels + 3, width), Perceptual()
-        self.anew = anew
         self.adam = torch.optim.Adam(self.generator.parameters(), 1e-4, betas=(0.0, 0.9))
         self.adam_d = torch.optim.Adam(self.discriminator.parameters(), 4e-4, betas=(0.0, 0.9))
 
@@ -158,7 +156,7 @@ class Step:
         self.adam.step()
         self.adam_d.zero_grad()
         with torch.no_grad():
-            fake = self.generator(dense) if self.anew else fake.detach()
+            fake = self.generator(dense)
         fakes, reals = self.discriminator(dense, fake.requires_grad_(), target)
         loss_d = sum(F.relu(1 + stages[-1]).mean() for stages in fakes) / 2
         loss_d = loss_d + sum(F.relu(1 - stages[-1]).mean() for stages in reals) / 2

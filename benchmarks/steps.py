@@ -14,8 +14,6 @@ from engine.inputs import Inputs
 from losses.objective import Views
 from tests.compose import config
 
-CONTIGUOUS = "train.channels_last=false"
-
 
 class TrainingStep:
     """The networks, terms and optimizers of a command line, and a call that makes one step with them, on the CPU.
@@ -86,17 +84,9 @@ class TrainingStep:
 def variants(
     plain: Callable[..., object], make: Callable[..., TrainingStep], batch: Mapping[str, Tensor]
 ) -> dict[str, Function]:
-    """Steps on a batch: the transcription's; ours; ours in contiguous memory; and in bf16, where the hardware has it.
-
-    Args:
-        make: of further words, a step of ours.
-    """
-    step, contiguous = make(), make(CONTIGUOUS)
-    found: dict[str, Function] = {
-        "transcription": lambda: plain(**batch),
-        "ours": lambda: step(batch),
-        "ours, contiguous": lambda: contiguous(batch),
-    }
+    """Steps on a batch: the transcription's, ours, and ours in bf16, where the hardware has it."""
+    step = make()
+    found: dict[str, Function] = {"transcription": lambda: plain(**batch), "ours": lambda: step(batch)}
     return found | ({"ours, bf16": lambda: step(batch, bf16=True)} if bf16_hardware() else {})
 
 

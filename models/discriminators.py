@@ -61,7 +61,7 @@ class PatchStages(nn.Module):
         """The activations of every stage, then the prediction (B, 1, h, w)."""
         found = [F.leaky_relu(first_convolution(self.first, condition, image, 2, 2), SLOPE)]
         for conv in self.stages:
-            found.append(F.leaky_relu(instance_norm(conv(found[-1])), SLOPE))
+            found.append(F.leaky_relu(instance_norm(conv(found[-1])), SLOPE, inplace=True))
         return [*found, self.prediction(found[-1])]
 
 
@@ -132,7 +132,7 @@ class PatchDiscriminator(nn.Module):
             halving = stage < stages
             layers.append(nn.Conv2d(widths[stage], out, 4, self.stride if halving else 1, 1))
             layers += [InstanceNorm()] if stage else []
-            layers.append(nn.LeakyReLU(SLOPE))
+            layers.append(nn.LeakyReLU(SLOPE, inplace=stage > 0))  # of a norm's map, which nothing else reads
             layers += [BlurDownsample()] if halving and antialias else []
         self.model = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 4, 1, 1))
 

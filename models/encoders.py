@@ -198,7 +198,7 @@ class SpectralStage(nn.Module):
         self.conv = SpectralConv2d(channels, out, 3, 2, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.leaky_relu(instance_norm(self.conv(x)), 0.2)
+        return F.leaky_relu(instance_norm(self.conv(x)), 0.2, inplace=True)
 
 
 class Embedding(nn.Module):

@@ -18,7 +18,10 @@ from .resampling import BlurDownsample, Upsample, check_size
 
 
 class ResidualBlock(nn.Module):
-    """x + f(x); f is twice reflection padding, 3x3 convolution and instance norm, with a ReLU between."""
+    """x + f(x); f is twice reflection padding, 3x3 convolution and instance norm, with a ReLU between.
+
+    ReLUs here and below are in place: a norm's own backward reads what it was given, not what it gave.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -26,7 +29,7 @@ class ResidualBlock(nn.Module):
         self.second = nn.Conv2d(channels, channels, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = instance_norm(self.first(F.pad(x, (1, 1, 1, 1), mode="reflect"))).relu()
+        y = instance_norm(self.first(F.pad(x, (1, 1, 1, 1), mode="reflect"))).relu_()
         return x + instance_norm(self.second(F.pad(y, (1, 1, 1, 1), mode="reflect")))
 
 
@@ -55,14 +58,19 @@ class ResnetGenerator(nn.Module):
     ) -> None:
         super().__init__()
         self.channels, self.output_channels, self.antialias = channels, output_channels, antialias
-        layers: list[nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(channels, width, 7), InstanceNorm(), nn.ReLU()]
+        layers: list[nn.Module] = [
+            nn.ReflectionPad2d(3),
+            nn.Conv2d(channels, width, 7),
+            InstanceNorm(),
+            nn.ReLU(inplace=True),
+        ]
         for out in (2 * width, 4 * width):
-            layers += [nn.Conv2d(out // 2, out, 3, 1 if antialias else 2, 1), InstanceNorm(), nn.ReLU()]
+            layers += [nn.Conv2d(out // 2, out, 3, 1 if antialias else 2, 1), InstanceNorm(), nn.ReLU(inplace=True)]
             layers += [BlurDownsample()] if antialias else []
         layers += [ResidualBlock(4 * width) for _ in range(blocks)]
         for out in (2 * width, width):
             layers += [Upsample(), nn.Conv2d(2 * out, out, 3, padding=1)] if antialias else [_transposed(out)]
-            layers += [InstanceNorm(), nn.ReLU()]
+            layers += [InstanceNorm(), nn.ReLU(inplace=True)]
         layers += [nn.ReflectionPad2d(3), nn.Conv2d(width, output_channels, 7), nn.Tanh()]
         self.model = nn.Sequential(*layers)
 

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from data import files
 from data.files import find_images
 from data.folders import Inputs, MissingSplit, Paired
 from data.labels import CITYSCAPES_TRAIN_IDS
@@ -457,3 +458,17 @@ def test_configs_hold_the_papers_settings():
         [256, 256],
     )
     assert (camvid.classes, list(camvid.unscored), list(camvid.size)) == (12, [11], [96, 128])
+
+
+@pytest.mark.parametrize("slow", [-1.0, 1e9], ids=["slow disk", "cache"])
+def test_headers_come_in_order_however_long_the_disk_takes(tmp_path, monkeypatch, slow):
+    monkeypatch.setattr(files, "BLOCK", 2)
+    monkeypatch.setattr(files, "SLOW", slow)
+    found = {str(side): tmp_path / f"{side}.png" for side in range(1, 40)}
+    for side, file in found.items():
+        Image.new("L", (int(side), 3)).save(file)
+    assert [header.size for header in files.read_headers(found, found)] == [(3, side) for side in range(1, 40)]
+    for broken in ("30", "20"):
+        found[broken].write_bytes(b"")
+    with pytest.raises(UserError, match=r"20\.png"):
+        files.read_headers(found, found)
