@@ -146,9 +146,8 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
             """Measure this step's weights as evaluate.py would; the best so far are kept in best.pt."""
             nonlocal best
             guard.settle()
-            for (
-                network
-            ) in parts.generators.values():  # with model.generator.sync=false each rank has its own statistics
+            # With model.generator.sync=false each rank has statistics of its own; measured and saved are rank 0's.
+            for network in parts.generators.values():
                 distributed.broadcast(network.buffers())
             if average is not None:
                 distributed.broadcast(average.values.values())
