@@ -16,7 +16,7 @@ from typing import Literal
 
 import torch
 
-SHORT = 0.1
+SHORT = 0.1  # seconds: of less, one call says nothing
 Function = Callable[[], object]
 Bound = Literal["convolution", "product", "memory"]
 
