@@ -1,5 +1,7 @@
 """Train: `python train.py [experiment=...] [dataset=...] [key=value ...]`; the same command again resumes."""
 
+import os
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -16,7 +18,7 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
     """Train to the end of the config's schedule in a run folder; returns the last step.
 
     A folder that holds a checkpoint of the same config goes on from there, exactly. `overrides` are the words of the
-    command, to tell a default from a wish.
+    command, to tell a default from a wish. SIGTERM and SIGUSR1 end it at a step with a checkpoint, as Preempted.
     """
     import torch  # here and below, so that --help and a mistyped key answer without loading it
 
@@ -26,6 +28,7 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
     from engine.checks import validate
     from engine.guard import FiniteGuard, gradient_norm
     from engine.inputs import Inputs
+    from engine.preempt import Preempted, Preemption
     from engine.profile import Profile
     from engine.record import Recorder, note_progress, note_start
     from engine.render import SampleGrid
@@ -40,7 +43,11 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
     rank, world = distributed.rank(), distributed.world()
     validate(cfg, world, overrides)
     device = distributed.choose_device(options.device)
-    with distributed.ranks(device), Profile(folder, options.profile if rank == 0 else 0, device) as profile:
+    with (
+        distributed.ranks(device),
+        Preemption(device) as preemption,
+        Profile(folder, options.profile if rank == 0 else 0, device) as profile,
+    ):
         data = build_dataset(cfg, "train", augment=True)
         inputs = Inputs.of(data)
         settle_channels(cfg, inputs)
@@ -188,7 +195,8 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
                     evaluate(0)
         with_generator, beside = parts.stepped(False), parts.stepped(True)
         parts.train_others(False)
-        begun, end, reached = time.perf_counter(), False, start
+        begun, end, reached, stopped = time.perf_counter(), False, start, False
+        preemption.listen()
         batches = iter(loader(data, sampler, options.workers, device))
         for step in range(start, plan.steps):
             profile.step()
@@ -246,20 +254,23 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
                 end = options.minutes is not None and minutes >= options.minutes
                 record.line(step + 1, means, lr, device)
             end |= step + 1 == plan.steps
+            stopped = preemption.agreed() and not end
             with record.aside():
                 if (step + 1) % options.sample_every == 0 or end:
                     show(step + 1)
                 if judging is not None and (step + 1) % cfg.evaluate.every == 0:
                     evaluate(step + 1)
-                if (step + 1) % options.save_every == 0 or end:
+                if (step + 1) % options.save_every == 0 or end or stopped:
                     save(step + 1)
             reached = step + 1
-            if end:
+            if end or stopped:
                 break
         if start == 0 and plan.steps == 0:
             save(0)
         record.close()
         distributed.barrier()
+    if stopped:
+        raise Preempted(f"{folder}: stopped by a signal, saved at step {reached}; the same command goes on")
     return reached
 
 
@@ -286,7 +297,14 @@ def compile_networks(networks: Sequence, device: object) -> None:
 @entry("train")
 def main(cfg: DictConfig) -> None:
     """The command line."""
-    train(cfg, Path(HydraConfig.get().runtime.output_dir), task_overrides())
+    from engine.preempt import EXIT_CODE, Preempted
+
+    try:
+        train(cfg, Path(HydraConfig.get().runtime.output_dir), task_overrides())
+    except Preempted as stop:
+        if os.environ.get("RANK", "0") == "0":
+            print(stop, flush=True)
+        sys.exit(EXIT_CODE)
 
 
 register()

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from engine.preempt import leave_signals_to_parent
 from errors import UserError
 
 
@@ -75,4 +76,5 @@ def loader(dataset: Any, sampler: StepSampler, workers: int, device: torch.devic
         pin_memory=device.type == "cuda",
         persistent_workers=workers > 0,
         prefetch_factor=4 if workers else None,
+        worker_init_fn=leave_signals_to_parent,
     )

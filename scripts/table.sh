@@ -9,7 +9,7 @@
 #   DATA_ROOT  of the prepared data sets   PYTHON     default python
 #   TRAIN      more words for train.py     EVALUATE   more words for evaluate.py, the last one winning
 #   LIST=1     print the numbered runs     JOB=n      only run number n, no report (for job arrays)
-# A wrong value ends the script with one line and exit code 2, a failed run with 1.
+# A wrong value ends the script with one line and exit code 2, a failed run with 1, training that a signal stopped with 85.
 set -euo pipefail
 trap 'exit 130' INT TERM # not on to the next row
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -100,7 +100,10 @@ run() {
         return
     fi
     ((GPUS > 1)) && start+=(-m torch.distributed.run --standalone --nproc-per-node "$GPUS")
-    "${start[@]}" train.py "${words[@]}" || return 1
+    if "${start[@]}" train.py "${words[@]}"; then :; else
+        [[ $? != 85 ]] || exit 85 # a signal: saved, and not on to the next row
+        return 1
+    fi
     if [[ ${measure[*]} == *"$SEGMENTER"* && ! -f $SEGMENTER ]]; then
         "$PYTHON" scripts/train_segmenter.py dataset=shapes steps=100 "out=$SEGMENTER" || return 1
     fi

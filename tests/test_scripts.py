@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from engine.checks import encoded, validate
+from engine.preempt import EXIT_CODE
 from tests.compose import CONFIGS, config
 from tests.test_rows import SAME
 
@@ -190,6 +191,19 @@ def test_what_is_finished_is_skipped_and_what_fails_is_named(miniature):
     assert calls(root) == {"train.py": 1, "evaluate.py": 1, "report.py": 1}
     call("cfl_table1.sh", "gta", root=root, MENDED="1", EVALUATE="metrics=[swd]", **variables)  # other words: again
     assert calls(root) == {"train.py": 6, "evaluate.py": 6, "report.py": 1}
+
+
+def test_training_that_a_signal_stopped_stops_the_table(miniature):
+    root, variables = miniature
+    stub = Path(variables["PYTHON"])
+    stub.write_text(stub.read_text() + f"if [[ $1 == train.py ]]; then exit {EXIT_CODE}; fi\n")
+    ended = subprocess.run(
+        ["bash", str(root / "scripts" / "cfl_table1.sh"), "gta"],
+        env={**os.environ, **variables, "MENDED": "1"},
+        timeout=60,
+    )
+    assert ended.returncode == EXIT_CODE
+    assert calls(root) == {"train.py": 1, "evaluate.py": 0, "report.py": 0}
 
 
 def test_a_job_of_an_array_is_one_run(miniature):

@@ -18,6 +18,7 @@ from engine.build import build, build_dataset
 from engine.checkpoint import Loaded
 from engine.guard import Diverged
 from engine.inputs import Inputs
+from engine.preempt import EXIT_CODE
 from engine.record import TIMING
 from engine.render import untrained_generator
 from errors import UserError
@@ -277,38 +278,72 @@ def command(folder, *overrides, ranks=1):
     return [*launcher, "train.py", *TINY, *SMALL, f"hydra.run.dir={folder}", *overrides]
 
 
-def kill_all(folder):
-    """kill -9 of every process that works on a folder: torchrun's workers have sessions of their own."""
+def processes(folder):
+    """Environment by number of every process whose command names a folder, this one aside."""
+    found = {}
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if str(folder).encode() in (entry / "cmdline").read_bytes() and int(entry.name) != os.getpid():
-                os.kill(int(entry.name), signal.SIGKILL)
+                found[int(entry.name)] = (entry / "environ").read_bytes().split(b"\0")
+    return found
 
 
-@pytest.mark.parametrize(("ranks", "workers", "every"), [(1, 0, 3), (1, 2, 4), (2, 0, 4), (2, 2, 3)])
-def test_killed_and_started_again_it_ends_where_it_would_have(tmp_path, ranks, workers, every):
-    """kill -9 between two saves, in the middle or at the boundary of an epoch (4 steps), then the same command."""
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
+def kill_all(folder):
+    """kill -9 of every process that works on a folder: torchrun's workers have sessions of their own."""
+    for number in processes(folder):
+        with contextlib.suppress(OSError):
+            os.kill(number, signal.SIGKILL)
+
+
+def terminate(folder):
+    """SIGTERM to the last rank alone, but to all of its loader's workers, as schedulers do."""
+    found = processes(folder)
+    last = max((item for environment in found.values() for item in environment if item[:5] == b"RANK="), default=None)
+    for number, environment in found.items():
+        if last is None or last in environment:
+            os.kill(number, signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("stop", "ranks", "workers", "every"),
+    [
+        (kill_all, 1, 0, 3),
+        (kill_all, 1, 2, 4),
+        (kill_all, 2, 0, 4),
+        (kill_all, 2, 2, 3),
+        (terminate, 1, 2, 100000),
+        (terminate, 2, 2, 100000),
+    ],
+)
+def test_stopped_and_started_again_it_ends_where_it_would_have(tmp_path, stop, ranks, workers, every):
+    """Stopped between two saves, in the middle or at the boundary of an epoch (4 steps), then the same command.
+
+    kill -9 loses the steps since the last save; a signal, here to one of the ranks, loses none.
+    """
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     options = ("train.steps=11", f"train.save_every={every}", f"train.workers={workers}")
     quiet = {"cwd": ROOT, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    words = command(killed, *options, "train.steps=200000", ranks=ranks)
+    words = command(stopped, *options, "train.steps=200000", ranks=ranks)
     process = subprocess.Popen(words, **quiet)
-    log = killed / "log.jsonl"
+    log = stopped / "log.jsonl"
     while not log.is_file() or len(log.read_text().splitlines()) < 8:
         assert process.poll() is None
         time.sleep(0.05)
-    kill_all(killed)
-    process.wait()
-    reached = state(killed)["step"]
+    stop(stopped)
+    code = process.wait()
+    reached = state(stopped)["step"]
+    if stop is terminate:
+        assert code == (EXIT_CODE if ranks == 1 else 1)  # torchrun has its own
+        assert reached == lines(stopped)[-1]["step"]
     target = max(11, reached + 2)  # the machine may have been fast
-    subprocess.run(command(killed, *options, f"train.steps={target}", ranks=ranks), check=True, **quiet)
+    subprocess.run(command(stopped, *options, f"train.steps={target}", ranks=ranks), check=True, **quiet)
     if ranks == 1:
         run(whole, *options, f"train.steps={target}")
     else:
         subprocess.run(command(whole, *options, f"train.steps={target}", ranks=ranks), check=True, **quiet)
-    assert_same(without_config(state(whole)), without_config(state(killed)))
-    assert lines(whole) == lines(killed)
-    assert [row["step"] for row in lines(killed)] == list(range(1, target + 1))
+    assert_same(without_config(state(whole)), without_config(state(stopped)))
+    assert lines(whole) == lines(stopped)
+    assert [row["step"] for row in lines(stopped)] == list(range(1, target + 1))
 
 
 def assert_close_runs(one, two):
