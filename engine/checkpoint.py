@@ -72,6 +72,12 @@ def read(path: Path) -> dict[str, Any]:
     return state
 
 
+def contents(cfg: DictConfig, step: int, inputs: Inputs, **parts: Any) -> dict[str, Any]:
+    """Of a checkpoint: what rebuilds its networks without data set or config files, and the `parts` by name."""
+    config = json.dumps(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
+    return {"schema": SCHEMA, "step": step, "config": config, "inputs": inputs.json(), **parts}
+
+
 def locate(checkpoint: str, which: str = "last") -> Path:
     """A checkpoint argument: a file, or a run folder, then its last.pt, or its best.pt where `which` is best."""
     path = Path(checkpoint).expanduser()
@@ -183,13 +189,7 @@ class RunFolder:
 
     def save(self, step: int, inputs: Inputs, keep: int, name: str = "last.pt", **parts: Any) -> None:
         """Write the file `name`; with keep > 0 also step_<n>.pt, of which the newest `keep` stay."""
-        state = {
-            "schema": SCHEMA,
-            "step": step,
-            "config": json.dumps(OmegaConf.to_container(self.cfg, resolve=True, enum_to_str=True)),
-            "inputs": inputs.json(),
-            **parts,
-        }
+        state = contents(self.cfg, step, inputs, **parts)
         if keep:
             write(self.path / f"step_{step:08d}.pt", state)
         write(self.path / name, state)

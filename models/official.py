@@ -43,6 +43,72 @@ def official_name(name: str, stages: int = 4) -> str:
     return name
 
 
+def recognise(state: Mapping[str, Tensor]) -> tuple[str, str, dict[str, int | str | bool]]:
+    """Kind, model and settings of an official network, read off its names and shapes.
+
+    Returns: generator, discriminator or heads; spade or cut; the keys of configs/model/<model>.yaml that differ between
+    networks of this kind, with `channels` (and `output_channels`) that follow from the data. Of SPADE's upsampling only
+    "most" is told: normal and more have the same parameters.
+    Raises: UserError for any other state dict.
+    """
+    if "fc.weight" in state and "conv_img.weight" in state:
+        most = "up_4.conv_0.weight_orig" in state
+        return (
+            "generator",
+            "spade",
+            {
+                "channels": state["fc.weight"].shape[1],
+                "output_channels": state["conv_img.weight"].shape[0],
+                "width": state["conv_img.weight"].shape[1] * (2 if most else 1),
+                "hidden": state["head_0.norm_0.mlp_shared.0.weight"].shape[0],
+                **({"upsampling": "most"} if most else {}),
+            },
+        )
+    if "discriminator_0.model0.0.weight" in state:
+        first = state["discriminator_0.model0.0.weight"]
+        scales = len({key.partition(".")[0] for key in state})
+        return "discriminator", "spade", {"channels": first.shape[1], "width": first.shape[0], "scales": scales}
+    if "mlp_0.0.weight" in state:
+        return "heads", "cut", {}
+    convolutions = [key for key in state if re.fullmatch(r"model\.\d+(\.conv_block\.1)?\.weight", key)]
+    residual = [key for key in convolutions if "conv_block" in key]
+    last = state[max(convolutions, key=position)] if convolutions else None
+    if residual and last is not None and "model.1.weight" in state:
+        first = state["model.1.weight"]
+        return (
+            "generator",
+            "cut",
+            {
+                "channels": first.shape[1],
+                "output_channels": last.shape[0],
+                "width": first.shape[0],
+                "blocks": len(residual),
+                "antialias": min(map(position, residual)) == 12,  # the blurs are layers of their own
+            },
+        )
+    if not residual and last is not None and "model.0.weight" in state:
+        first = state["model.0.weight"]
+        return (
+            "discriminator",
+            "cut",
+            {
+                "channels": first.shape[1],
+                "width": first.shape[0],
+                "stages": len(convolutions) - 2,
+                "antialias": position(convolutions[1]) == 3,
+            },
+        )
+    raise UserError(
+        f"{len(state)} entries such as {', '.join(list(state)[:3])}: none of the official generators (*_net_G.pth), "
+        "discriminators (*_net_D.pth) and projection heads (*_net_F.pth) of SPADE and CUT"
+    )
+
+
+def position(key: str) -> int:
+    """Of the layer model.N in its stack."""
+    return int(key.split(".")[1])
+
+
 def convert(state: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
     """An official state dict under our names, ready for `network.load_state_dict`.
 

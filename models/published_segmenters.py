@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from errors import UserError
@@ -16,6 +15,7 @@ from errors import UserError
 from .adapter import Segmenter
 from .drn import DRN_MEAN, DRN_STD, drn_from_state
 from .encoders import IMAGENET_MEAN, IMAGENET_STD
+from .weights import read_state
 
 ENCODER, DECODER = "encoder_*.pth", "decoder_*.pth"  # mit-semseg's two files
 HUB = "hf:"  # opens a name on the Hugging Face hub
@@ -57,7 +57,7 @@ def upernet_segmenter(folder: Path) -> Segmenter:
     if [len(files) for files in found] != [1, 1]:
         raise UserError(f"segmenter={folder}: wanted one {ENCODER} and one {DECODER}")
     encoder, decoder = (files[0] for files in found)
-    states = [read_state(file) for file in (encoder, decoder)]
+    states = [read_state(file, "segmenter") for file in (encoder, decoder)]
     head = states[1].get("conv_last.1.weight")
     if head is None:
         raise UserError(f"segmenter={decoder}: no decoder of UperNet: conv_last.1.weight is missing")
@@ -136,14 +136,3 @@ def _transformers() -> Any:
 
 def _line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def read_state(path: Path) -> Any:
-    """What a file of torch.save holds, of the present or of the old format, without running code from it.
-
-    Raises: UserError for a file that is neither.
-    """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged pickles raise whatever their bytes say
-        raise UserError(f"segmenter={path}: not a file of PyTorch's weights ({_line(error)})") from error

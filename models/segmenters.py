@@ -21,11 +21,11 @@ from .published_segmenters import (
     HUB,
     drn_segmenter,
     hub_segmenter,
-    read_state,
     transformer_segmenter,
     upernet_segmenter,
 )
 from .trained_segmenter import SegmenterConfig, build_segmenter, save_segmenter, trained_segmenter
+from .weights import read_state
 
 __all__ = ["Segmenter", "SegmenterConfig", "build_segmenter", "load_segmenter", "save_segmenter"]
 
@@ -52,7 +52,7 @@ def load_segmenter(path: str | Path, device: torch.device | str = "cpu", offline
         return transformer_segmenter(path).to(device)
     if kind == "upernet":
         return upernet_segmenter(path).to(device)
-    found = read_state(path)
+    found = read_state(path, "segmenter")
     if not isinstance(found, Mapping):
         raise UserError(f"segmenter={path}: holds a {type(found).__name__}; {WANTED}")
     if {"weights", "config"} <= found.keys():

@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -244,6 +245,20 @@ def reachable(url: str) -> bool:
 def load(path: Path) -> dict[str, Tensor]:
     """The state dict of a file, on the CPU, without running code from it."""
     return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def read_state(path: Path, name: str) -> Any:
+    """What a file of torch.save holds, of the present or of the old format, without running code from it.
+
+    Args:
+        name: what the file is to the user, such as "segmenter".
+    Raises: UserError for a file that is neither, or is not there.
+    """
+    try:
+        return load(path)
+    except Exception as error:  # damaged pickles raise whatever their bytes say
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{name}={path}: not a file of PyTorch's weights ({why})") from error
 
 
 def rename(state: dict[str, Tensor], pattern: str, replacement: str) -> dict[str, Tensor]:
