@@ -6,7 +6,7 @@ Images are rendered to a folder first and folders are measured, so that a run an
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -81,7 +81,7 @@ def evaluate_run(cfg: DictConfig, loaded: Any, quiet: bool = False) -> dict[str,
         taken = sample(len(seen), len(reals), cfg.seed)
         write_examples(Subset(seen, taken), share(len(taken), 1), images / "train")
     named = f"{loaded.step}-best" if loaded.selection.startswith("best") else str(loaded.step)
-    generators = {named: load_generator}
+    generators: dict[str, Any] = {named: load_generator}
     if cfg.untrained:
         generators = {"untrained": untrained_generator, **generators}
     places = cited(OmegaConf.to_container(run.paper, resolve=True)) if whole and run.paper is not None else []
@@ -96,7 +96,7 @@ def evaluate_run(cfg: DictConfig, loaded: Any, quiet: bool = False) -> dict[str,
             "trained_against": loaded.state["encoder"],
         }
     )
-    cfg = OmegaConf.merge(cfg, {key: value for key, value in derived.items() if cfg[key] is None})
+    cfg = cast(DictConfig, OmegaConf.merge(cfg, {key: value for key, value in derived.items() if cfg[key] is None}))
     found: dict[str, Any] = {}
     for name, make in generators.items():
         generator, fakes = make(loaded, device), images / ("training" if quiet else name)
@@ -134,7 +134,7 @@ def in_training(run: DictConfig) -> DictConfig:
     choose(run.evaluate.metrics)
     shared = {"weights_dir": run.weights_dir, "offline": run.offline, "device": run.train.device, "floor": False}
     known = {key: value for key, value in own.items() if key not in ("defaults", "hydra")}
-    return OmegaConf.merge(known, asked, shared)
+    return cast(DictConfig, OmegaConf.merge(known, asked, shared))
 
 
 def split_of(run: DictConfig, split: str) -> Any:
@@ -206,7 +206,7 @@ def report(
     for key, least in (("batch_size", 1), ("workers", 0), ("seed", 0)):
         if not isinstance(cfg[key], int) or cfg[key] < least:
             raise UserError(f"{key}={cfg[key]}: a whole number from {least} was wanted")
-    metrics = OmegaConf.to_container(cfg.metrics) if OmegaConf.is_list(cfg.metrics) else [cfg.metrics]
+    metrics = list(cfg.metrics) if OmegaConf.is_list(cfg.metrics) else [cfg.metrics]
     found = measure(
         fake,
         real,

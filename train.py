@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -64,7 +65,7 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
         dtype = torch.float64 if options.precision is Precision.float64 else torch.float32
         layout = memory_format(cfg, device)
         for module in parts.modules:
-            module.to(device=device, dtype=dtype, memory_format=layout)
+            module.to(device=device, dtype=dtype, memory_format=layout)  # type: ignore[call-overload]  # torch has all three
         rates = Rates.of(cfg, parts)
         average = Average(torch.nn.ModuleDict(parts.generators), options.ema) if options.ema else None
 
@@ -152,6 +153,7 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
         def evaluate(step: int) -> None:
             """Measure this step's weights as evaluate.py would; the best so far are kept in best.pt."""
             nonlocal best
+            assert judging is not None
             guard.settle()
             # With model.generator.sync=false each rank has statistics of its own; measured and saved are rank 0's.
             for network in parts.generators.values():
@@ -281,7 +283,7 @@ def gather(values: dict, losses: dict, parts: int) -> None:
         values[name] = values[name] + share if name in values else share
 
 
-def compile_networks(networks: Sequence, device: object) -> None:
+def compile_networks(networks: Sequence, device: Any) -> None:
     """torch.compile in place, which keeps the names of the state; without a working compiler one line, and on."""
     import torch
 

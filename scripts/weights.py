@@ -22,7 +22,7 @@ def weights(cfg: DictConfig) -> list[str]:
     Raises: UserError after the list where a file is damaged, or one that was asked for cannot be had.
     """
     known = {file.name: file for file in known_files()}
-    asked = list(OmegaConf.to_container(cfg.download)) if OmegaConf.is_list(cfg.download) else [cfg.download]
+    asked = list(cfg.download) if OmegaConf.is_list(cfg.download) else [cfg.download]
     asked = list(known) if asked == ["all"] else asked
     if unknown := [name for name in asked if name not in known]:
         raise UserError(f"download={unknown[0]}: no such file; known: {', '.join(known)}, or all")
