@@ -103,7 +103,7 @@ def one_hot(semantic: Tensor, classes: int) -> Tensor:
 
     `classes` counts the extra class too where there is one.
     """
-    dense = torch.zeros(len(semantic), classes, *semantic.shape[2:], device=semantic.device)
+    dense = torch.zeros(semantic.shape[0], classes, *semantic.shape[2:], device=semantic.device)
     dense.scatter_(1, semantic[:, :1].long(), 1.0)
     return torch.cat([dense, semantic[:, 1:].float()], 1)
 

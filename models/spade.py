@@ -97,8 +97,7 @@ class SPADEBlock(nn.Module):
         self.noise = Noise(out) if noise else None
 
     def forward(self, x: Tensor, layout: Layout, sources: list[torch.Generator] | None = None) -> Tensor:
-        """x (B, features, H, W) and the full-size layout -> (B, out, H, W); `sources` of noise as `Noise`."""
-        layout = layout.reduced(layout.size[0] // x.shape[2])
+        """x (B, features, H, W) and the layout of the same size -> (B, out, H, W); `sources` of noise as `Noise`."""
         shortcut = self.conv_s(self.norm_s(x, layout)) if self.learned else x
         x = self.conv_0(F.leaky_relu(self.norm_0(x, layout), SLOPE, inplace=True))  # nothing else reads the norm's maps
         x = self.conv_1(F.leaky_relu(self.norm_1(x, layout), SLOPE, inplace=True))
@@ -176,15 +175,19 @@ class SPADEGenerator(nn.Module):
         self.check_size(*semantic.shape[-2:])
         layout = Layout(semantic, self.channels, self.fc.weight)
         noise = sources(semantic) if self.noise and not self.training else None
-        x = self.fc(layout.reduced(self.size_multiple))
-        x = self.head_0(x, layout, noise)
-        x = self.middle_0(self.up(x), layout, noise)
-        x = self.middle_1(x if self.upsampling == "normal" else self.up(x), layout, noise)
-        for block in (self.up_0, self.up_1, self.up_2, self.up_3):
-            x = block(self.up(x), layout, noise)
-        if self.upsampling == "most":
-            x = self.up_4(self.up(x), layout, noise)
+        factor = self.size_multiple  # not read off x: sizes are symbols where the network is exported
+        x = self.fc(layout.reduced(factor))
+        for block, doubled in self.blocks():
+            if doubled:
+                x, factor = self.up(x), factor // 2
+            x = block(x, layout.reduced(factor), noise)
         return torch.tanh(self.output(F.leaky_relu(x, SLOPE)))
+
+    def blocks(self) -> list[tuple[SPADEBlock, bool]]:
+        """In order, each with whether the maps are doubled before it."""
+        middle_1 = (self.middle_1, self.upsampling != "normal")
+        ups = [self.up_0, self.up_1, self.up_2, self.up_3] + ([self.up_4] if self.upsampling == "most" else [])
+        return [(self.head_0, False), (self.middle_0, True), middle_1, *((up, True) for up in ups)]
 
     def check_size(self, height: int, width: int) -> None:
         """Raise ValueError with the nearest legal sizes unless both sides are multiples of `size_multiple`."""
