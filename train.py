@@ -233,6 +233,7 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
                 with profile.part("backward"):
                     (sum(losses.values()) / options.accumulate).backward()
                 gather(values, losses, options.accumulate)
+                gather(values, views.log or {}, options.accumulate)
                 if not first:
                     kept.append(views.detached())
                 del views, losses  # or this step's feature maps would live on beside the next one's

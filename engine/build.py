@@ -205,7 +205,7 @@ def build(cfg: DictConfig, inputs: Inputs) -> Build:
         encoder,
         plain,
         discriminators,
-        GeneratorStep(setting, encoder, plain),
+        GeneratorStep(setting, encoder, plain, cfg.train.log_layers),
         other_steps,
         Late(needed, discriminators, after, kind.conditional) if late else None,
         pools,

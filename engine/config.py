@@ -75,6 +75,7 @@ class Train:
     workers: int = 2
     device: str = "auto"
     log_every: int = 50
+    log_layers: bool = False
     sample_every: int = 500
     samples: int = 6
     save_every: int = 500
@@ -181,7 +182,7 @@ def trunk_keys() -> list[str]:
 NEUTRAL = re.compile(
     r"^[+~]*(experiment|dataset|run|seed|weights_dir|offline|dataset\.(root|name|cache)|hydra\..*|hydra/.*"
     r"|paper|paper\..*|deviations|deviations_data|evaluate\.\w+"
-    r"|train\.(steps|epochs|minutes|workers|device|log_every|sample_every|samples|save_every|keep|profile))(@|=|$)"
+    r"|train\.(steps|epochs|minutes|workers|device|log_every|log_layers|sample_every|samples|save_every|keep|profile))(@|=|$)"
 )
 
 

@@ -2,8 +2,9 @@
 
 log.jsonl, schema 1: one JSON object a log step, keys `step`, `images` (seen so far), one mean since the previous line
 for each weighted term under its YAML name, `<term>_own` of a term that trains parts, `discriminator` (and with
-setting=cycle `discriminator_source`; their losses), `norm/<network>` (gradient norm), `lr`, and what may differ between
-two equal runs: `images_per_second`, `data_wait`, `memory_mb` (peak), `time`.
+setting=cycle `discriminator_source`; their losses), `norm/<network>` (gradient norm), `lr`; with train.log_layers also
+`<term>/<query>-<key>/<layer>`, before all weights, for every layer (0, 1, ...) and direction; and what may differ
+between two equal runs: `images_per_second`, `data_wait`, `memory_mb` (peak), `time`.
 
 Speed and `data_wait` are of the steps alone: sample grids, checkpoints and evaluations are left out. `data_wait` is the
 share of that time in which rank 0 had no batch: with workers=0 all that reading takes, else what it waits for them. On
@@ -100,7 +101,7 @@ class Recorder:
             self.writer.add_scalar("speed/images_per_second", speed, step)
             self.writer.add_scalar("lr", lr, step)
             if self.bar is not None:
-                shown = {n: f"{v:.3g}" for n, v in means.items() if not n.startswith("norm/")}
+                shown = {n: f"{v:.3g}" for n, v in means.items() if "/" not in n}
                 self.bar.set_postfix({**shown, "img/s": f"{speed:.1f}"})
                 if self.bar.disable:  # no terminal: the file of a batch job gets a line a log step
                     losses = ", ".join(f"{name} {value}" for name, value in shown.items())

@@ -21,9 +21,11 @@ def judged(judges: Collection[Judge]) -> frozenset[str]:
 class GeneratorStep(nn.Module):
     """Setting, encoder and the terms that need nothing but images, under one forward."""
 
-    def __init__(self, setting: nn.Module, encoder: nn.Module | None, objective: Objective) -> None:
+    def __init__(
+        self, setting: nn.Module, encoder: nn.Module | None, objective: Objective, log_layers: bool = False
+    ) -> None:
         super().__init__()
-        self.setting, self.encoder, self.objective = setting, encoder, objective
+        self.setting, self.encoder, self.objective, self.log_layers = setting, encoder, objective, log_layers
 
     def forward(self, batch: Mapping[str, Any], draw: int) -> tuple[dict[str, Tensor], Views]:
         """Weighted terms by name, and the views with their graph. `draw` seeds what is random, equal on every rank."""
@@ -33,7 +35,8 @@ class GeneratorStep(nn.Module):
     def views(self, batch: Mapping[str, Any], draw: int) -> Views:
         """The views of a batch, without any term."""
         made: Images = self.setting(batch, draw)
-        return Views(self.encoder, made.tensors, torch.Generator().manual_seed(draw), made.given, made.mirrored)
+        random = torch.Generator().manual_seed(draw)
+        return Views(self.encoder, made.tensors, random, made.given, made.mirrored, self.log_layers)
 
     def fakes(self, batch: Mapping[str, Any], draw: int) -> Views:
         """The batch and what discriminators judge of it, without graph and without what only terms read."""

@@ -8,7 +8,7 @@ Legend: B images, C channels, H, W size of a layer's map; N drawn patches.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -103,8 +103,11 @@ class Comparison(nn.Module):
             if not self.dense:
                 places = draw_places(query_map, self.patches, views.generator)
                 query_map, key_map = (self.heads[i](_take(at, places)) for at in (query_map, key_map))
-            loss = self.loss if i == len(layers) - 1 else self.early_loss
-            values.append(self.layer_weights[i] * loss(query_map, key_map))
+            loss: Any = self.loss if i == len(layers) - 1 else self.early_loss
+            parts = loss.directions(query_map, key_map) if hasattr(loss, "directions") else [loss(query_map, key_map)]
+            for (first, second), part in zip(((query, key), (key, query)), parts, strict=False):
+                views.note(f"{first}-{second}/{i}", part)
+            values.append(self.layer_weights[i] * torch.stack(parts).mean())
         return torch.stack(values).sum()
 
 

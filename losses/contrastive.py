@@ -47,6 +47,10 @@ class _Contrast(nn.Module):
 
     def forward(self, query: Tensor, key: Tensor) -> Tensor:
         """(B, N, C) features of the same N places in two images -> mean loss over patches and images, in nats."""
+        return torch.stack(self.directions(query, key)).mean()
+
+    def directions(self, query: Tensor, key: Tensor) -> list[Tensor]:
+        """The same for query -> key and, where bidirectional, key -> query: what forward is the mean of."""
         if query.dim() != 3 or query.shape != key.shape:
             raise ValueError(f"query {tuple(query.shape)} and key {tuple(key.shape)} are not both (B, N, C)")
         with torch.autocast(query.device.type, enabled=False):
@@ -55,10 +59,8 @@ class _Contrast(nn.Module):
                 query, key = _unit(query), _unit(key)
             if self.negatives == "batch":
                 query, key = query.flatten(0, 1).unsqueeze(0), key.flatten(0, 1).unsqueeze(0)
-            loss = self.patches(query, key, self.detach)
-            if self.bidirectional:
-                loss = (loss + self.patches(key, query, self.detach)) / 2
-            return loss.mean()
+            pairs = [(query, key), (key, query)] if self.bidirectional else [(query, key)]
+            return [self.patches(*pair, self.detach).mean() for pair in pairs]
 
     def against(self, query: Tensor, key: Tensor, other: Tensor) -> Tensor:
         """The loss with the patches of a third image as further negatives, in F-LSeSim's form (arXiv:2104.00854).

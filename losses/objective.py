@@ -19,6 +19,7 @@ class Views(dict[str, Any]):
         given: features of views that the encoder need not see again, such as those of the pass that made the fake.
         mirrored: views whose features and maps, given ones too, are flipped left-right before they are compared
             (FastCUT's flip equivariance); the images themselves are left as they are.
+        log: keep what terms note of their parts, in `log`.
     Raises: LookupError for a view that is not there.
     """
 
@@ -29,8 +30,11 @@ class Views(dict[str, Any]):
         generator: torch.Generator | None = None,
         given: Mapping[str, list[Tensor]] | None = None,
         mirrored: Iterable[str] = (),
+        log: bool = False,
     ) -> None:
         super().__init__(tensors)
+        self.log: dict[str, Tensor] | None = {} if log else None
+        self.term = ""
         self.encoder = encoder
         self.generator = generator
         self.given = given or {}
@@ -41,6 +45,11 @@ class Views(dict[str, Any]):
 
     def __missing__(self, name: str) -> Any:
         raise LookupError(f"no view '{name}'; this setting makes {', '.join(self)}")
+
+    def note(self, name: str, value: Tensor) -> None:
+        """Keep a scalar that a term is made of, detached, as `<term>/<name>`, where that was asked for."""
+        if self.log is not None:
+            self.log[f"{self.term}/{name}"] = value.detach()
 
     def features(self, name: str) -> list[Tensor]:
         """The encoder's features of the view `name`, to draw patches from."""
@@ -91,4 +100,8 @@ class Objective(nn.Module):
 
     def forward(self, views: Views) -> dict[str, Tensor]:
         """The weighted value of every term, a scalar by name; their sum is what is minimised."""
-        return {name: self.weights[name] * term(views) for name, term in self.terms.items()}
+        values = {}
+        for name, term in self.terms.items():
+            views.term = name
+            values[name] = self.weights[name] * term(views)
+        return values

@@ -17,9 +17,9 @@ SWEPT = {"beta": "beta", "q": "Q"}
 
 
 def losses(runs: Sequence[Run]) -> list[Chart]:
-    """A chart for each logged value, the terms of the objective first, then discriminators, then gradient norms."""
+    """A chart for each logged value: the objective's terms, discriminators, terms' layers, gradient norms."""
     names = dict.fromkeys(name for run in runs for row in run.log for name in row if name not in NOT_TERMS)
-    kinds = {name: (name.startswith("norm/"), name.startswith("discriminator")) for name in names}
+    kinds = {name: (name.startswith("norm/"), "/" in name, name.startswith("discriminator")) for name in names}
     charts = []
     for name in sorted(names, key=lambda name: kinds[name]):
         series = []

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from losses.comparison import Comparison
 from losses.contrastive import MoNCE, PatchNCE, WeightNCE
-from losses.objective import Views
+from losses.objective import Objective, Views
 from losses.perceptual import L1, Perceptual
 
 PAIR = [["fake", "target"]]
@@ -63,6 +63,28 @@ def term(loss: nn.Module, pairs=PAIR, encoder=Encoder, **settings) -> Comparison
 def rows(features: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, H * W, C)."""
     return features.flatten(2).transpose(1, 2)
+
+
+@pytest.mark.parametrize(
+    "loss", [PatchNCE(bidirectional=True), MoNCE("easy", bidirectional=True), PatchNCE(), L1()], ids=repr
+)
+def test_what_is_noted_of_layers_and_directions_makes_the_term(loss: nn.Module):
+    both = getattr(loss, "bidirectional", False)
+    made = term(loss, patches=None, head="identity", layer_weights=[1, 2, 3])
+    v = Views(Encoder(), views(), log=True)
+    value = Objective({"contrast": made}, {"contrast": 5.0})(v)["contrast"]
+    ways = ("fake-target", "target-fake") if both else ("fake-target",)
+    assert set(v.log) == {f"contrast/{way}/{layer}" for way in ways for layer in range(3)}
+    assert not any(part.requires_grad for part in v.log.values())
+    total = sum(weight * v.log[f"contrast/{way}/{i}"] for way in ways for i, weight in enumerate([1, 2, 3]))
+    torch.testing.assert_close(value, 5 * total / len(ways))
+    if both:
+        away = PatchNCE() if isinstance(loss, PatchNCE) else MoNCE("easy")
+        pair = (rows(v.features(name)[1]) for name in ("target", "fake"))
+        torch.testing.assert_close(v.log["contrast/target-fake/1"], away(*pair).detach())
+    silent = views()
+    made(silent)
+    assert silent.log is None
 
 
 def test_sum_over_layers_of_the_loss_on_all_places():

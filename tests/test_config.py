@@ -113,6 +113,6 @@ def test_label_is_sorted_safe_and_blind_to_what_changes_nothing():
         "train.steps=9",
     ]
     assert label(words) == label(words[::-1]) == "loss-monce+train.lr-1e-3"
-    assert label(["train.steps=9", "run=x", "dataset.root=/a b", "hydra.run.dir=x"]) == "base"
+    assert label(["train.steps=9", "train.log_layers=true", "run=x", "dataset.root=/a b", "hydra.run.dir=x"]) == "base"
     assert label(["encoder.layers=[conv1,conv2]"]) == "encoder.layers-conv1-conv2"
     assert label(["checkpoint=runs/a"]) != label(["checkpoint=runs/b"])  # other weights to begin with

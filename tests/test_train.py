@@ -346,6 +346,19 @@ def test_stopped_and_started_again_it_ends_where_it_would_have(tmp_path, stop, r
     assert [row["step"] for row in lines(stopped)] == list(range(1, target + 1))
 
 
+def test_layers_and_directions_are_logged_and_change_nothing(tmp_path):
+    options = ("train.steps=3", "train.batch_size=4", "train.accumulate=2", "nce.bidirectional=true")
+    weight = config(*TINY).objective.contrast.weight
+    run(tmp_path / "plain", *options)
+    run(tmp_path / "logged", *options, "train.log_layers=true")
+    assert_same(without_config(state(tmp_path / "plain")), without_config(state(tmp_path / "logged")))
+    for plain, row in zip(lines(tmp_path / "plain"), lines(tmp_path / "logged"), strict=True):
+        parts = {name: row.pop(name) for name in list(row) if name.startswith("contrast/")}
+        assert row == plain
+        assert len(parts) == 12 and {name.split("/")[1] for name in parts} == {"fake-target", "target-fake"}
+        assert weight * sum(parts.values()) / 2 == pytest.approx(row["contrast"], rel=1e-5)
+
+
 def assert_close_runs(one, two):
     """Weights and logged values of two run folders, in float64."""
     first, second = state(one)["networks"], state(two)["networks"]
