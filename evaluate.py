@@ -80,8 +80,7 @@ def evaluate_run(cfg: DictConfig, loaded: Any, quiet: bool = False) -> dict[str,
         seen = build_dataset(run, "train", augment=False).reals()
         taken = sample(len(seen), len(reals), cfg.seed)
         write_examples(Subset(seen, taken), share(len(taken), 1), images / "train")
-    named = f"{loaded.step}-best" if loaded.selection.startswith("best") else str(loaded.step)
-    generators: dict[str, Any] = {named: load_generator}
+    generators: dict[str, Any] = {loaded.name: load_generator}
     if cfg.untrained:
         generators = {"untrained": untrained_generator, **generators}
     places = cited(OmegaConf.to_container(run.paper, resolve=True)) if whole and run.paper is not None else []

@@ -53,7 +53,7 @@ def test(cfg: DictConfig) -> Path:
         if colors is not None:
             images = Painted(images, colors)
     output = (
-        Path(cfg.output).expanduser() if cfg.output else loaded.path.parent / "test" / default_name(cfg, loaded.step)
+        Path(cfg.output).expanduser() if cfg.output else loaded.path.parent / "test" / default_name(cfg, loaded.name)
     )
     about = {
         "checkpoint": str(loaded.path),
@@ -74,12 +74,12 @@ def test(cfg: DictConfig) -> Path:
     return output
 
 
-def default_name(cfg: DictConfig, step: int) -> str:
-    """Of the folder of images: step, and what was asked for otherwise than by default."""
+def default_name(cfg: DictConfig, name: str) -> str:
+    """Of the folder of images: the checkpoint's, and what was asked for otherwise than by default."""
     words = [cfg.network] if cfg.network != "generator" else []
     words += [Path(cfg.input).name] if cfg.input is not None else [cfg.split] if cfg.split != "test" else []
     words += [cfg.precision] if cfg.precision is not None else []
-    return re.sub(r"[^A-Za-z0-9._+\-]+", "-", "-".join([str(step), *words]))
+    return re.sub(r"[^A-Za-z0-9._+\-]+", "-", "-".join([name, *words]))
 
 
 def refuse_mixture(output: Path, about: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
     from engine.profile import Profile
     from engine.record import Recorder, note_progress, note_start
     from engine.render import SampleGrid
-    from engine.sampling import StepSampler, loader, mix
+    from engine.sampling import StepSampler, batches, mix
     from engine.schedule import Average, Plan
     from evaluate import evaluate_run, in_training
     from losses.objective import Views
@@ -48,6 +48,7 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
         distributed.ranks(device),
         Preemption(device) as preemption,
         Profile(folder, options.profile if rank == 0 else 0, device) as profile,
+        ExitStack() as stack,
     ):
         data = build_dataset(cfg, "train", augment=True)
         inputs = Inputs.of(data)
@@ -199,7 +200,7 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
         parts.train_others(False)
         begun, end, reached, stopped = time.perf_counter(), False, start, False
         preemption.listen()
-        batches = iter(loader(data, sampler, options.workers, device))
+        coming = stack.enter_context(batches(data, sampler, options.workers, device))
         for step in range(start, plan.steps):
             profile.step()
             torch.manual_seed(mix(cfg.seed, 3, step, rank))  # of noise in a generator; nothing that ranks share
@@ -208,7 +209,7 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
             draw = mix(cfg.seed, 4, step)
             asked = time.perf_counter()
             with profile.part("data wait"):
-                micros = [next(batches) for _ in range(options.accumulate)]
+                micros = [next(coming) for _ in range(options.accumulate)]
             waited = time.perf_counter() - asked
             with profile.part("transfer"):
                 micros = [inputs.to(batch, device, dtype, layout) for batch in micros]
@@ -259,6 +260,8 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
             end |= step + 1 == plan.steps
             stopped = preemption.agreed() and not end
             with record.aside():
+                if stopped:  # at once: who sends signals does not wait for an evaluation
+                    save(step + 1)
                 if (step + 1) % options.sample_every == 0 or end:
                     show(step + 1)
                 if judging is not None and (step + 1) % cfg.evaluate.every == 0:

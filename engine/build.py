@@ -156,7 +156,7 @@ def build(cfg: DictConfig, inputs: Inputs) -> Build:
             set does not fit the setting.
     """
     kind: Any = get_object(cfg.setting._target_)
-    _check_data(cfg, inputs, kind)
+    check_data(cfg, inputs, kind)
     generators: dict[str, Any] = {
         name: build_generator(cfg, inputs, name)
         for name in ("generator", "generator_source")[: 2 if kind.both_ways else 1]
@@ -212,7 +212,8 @@ def build(cfg: DictConfig, inputs: Inputs) -> Build:
     )
 
 
-def _check_data(cfg: DictConfig, inputs: Inputs, kind: Any) -> None:
+def check_data(cfg: DictConfig, inputs: Inputs, kind: Any) -> None:
+    """Raises: ConfigError where a setting, of class `kind`, cannot use what the data set gives."""
     name, setting = cfg.dataset.name, kind.__name__.lower()
     if kind.images_only and inputs.labels:
         raise ConfigError(

@@ -4,10 +4,11 @@ import inspect
 import json
 import os
 import pickle
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from hydra.utils import get_object
@@ -21,16 +22,18 @@ from errors import UserError
 SCHEMA = 1
 
 
-def write(path: Path, state: dict[str, Any]) -> None:
+def write(path: Path, state: Any, save: Callable[[Any, IO[bytes]], object] | None = None) -> None:
     """Save beside the target, flush to disk, rename: whatever happens, the previous file stays whole.
 
+    Args:
+        save: writes `state` into an open file; None: torch.save.
     Raises:
         UserError: on a full or unwritable disk, naming the file; the temporary file is removed.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            torch.save(state, file)
+            (save or torch.save)(state, file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -112,6 +115,13 @@ class Loaded:
         if self.path.name == "best.pt" and best:
             return f"best({best['metric']}, {best['split']})"
         return "last" if self.path.name == "last.pt" else "step"
+
+    @property
+    def name(self) -> str:
+        """For what is made of it: the step; with `best`, or the stem of a file that no run wrote, such as 0-zebra."""
+        if self.path.name == "last.pt" or self.path.stem == f"step_{self.step:08d}":
+            return str(self.step)
+        return f"{self.step}-{self.path.stem}"
 
     @property
     def networks(self) -> dict[str, dict[str, torch.Tensor]]:

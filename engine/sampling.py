@@ -1,6 +1,7 @@
 """Which images a step sees: a pure function of (seed, step), so that a resumed run goes on exactly."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -67,8 +68,25 @@ class StepSampler:
                 yield [(index, mix(self.seed, 2, epoch, index), plain) for index in order[low : low + share]]
 
 
-def loader(dataset: Any, sampler: StepSampler, workers: int, device: torch.device) -> DataLoader:
-    """Batches of uint8 tensors in the sampler's order; pinned where they go to a GPU, fetched ahead by workers."""
+@contextmanager
+def batches(dataset: Any, sampler: StepSampler, workers: int, device: torch.device) -> Iterator[Iterator[Any]]:
+    """What `loader` gives, by workers that schedulers' signals do not stop and that end with the context.
+
+    Left to the interpreter's exit, which terminates them by a signal, they would never end after an error.
+    """
+    iterator = iter(loader(dataset, sampler, workers, device, leave_signals_to_parent))
+    try:
+        yield iterator
+    finally:
+        if workers:
+            iterator._shutdown_workers()  # type: ignore[attr-defined]  # there is no public way
+
+
+def loader(
+    dataset: Any, sampler: StepSampler, workers: int, device: torch.device, begin: Callable[[int], None] | None = None
+) -> DataLoader:
+    """Batches of uint8 tensors in the sampler's order; pinned where they go to a GPU, fetched ahead by workers, each of
+    which calls `begin` first."""
     return DataLoader(
         dataset,
         batch_sampler=sampler,
@@ -76,5 +94,5 @@ def loader(dataset: Any, sampler: StepSampler, workers: int, device: torch.devic
         pin_memory=device.type == "cuda",
         persistent_workers=workers > 0,
         prefetch_factor=4 if workers else None,
-        worker_init_fn=leave_signals_to_parent,
+        worker_init_fn=begin,
     )

@@ -52,6 +52,8 @@ def recognise(state: Mapping[str, Tensor]) -> tuple[str, str, dict[str, int | st
     Raises: UserError for any other state dict.
     """
     if "fc.weight" in state and "conv_img.weight" in state:
+        if state["fc.weight"].ndim != 4:
+            raise UserError("a SPADE generator that starts from a style vector (--use_vae), which is not built here")
         most = "up_4.conv_0.weight_orig" in state
         return (
             "generator",
@@ -71,9 +73,10 @@ def recognise(state: Mapping[str, Tensor]) -> tuple[str, str, dict[str, int | st
     if "mlp_0.0.weight" in state:
         return "heads", "cut", {}
     convolutions = [key for key in state if re.fullmatch(r"model\.\d+(\.conv_block\.1)?\.weight", key)]
+    convolutions = [key for key in convolutions if state[key].ndim == 4]
     residual = [key for key in convolutions if "conv_block" in key]
     last = state[max(convolutions, key=position)] if convolutions else None
-    if residual and last is not None and "model.1.weight" in state:
+    if residual and last is not None and "model.1.weight" in convolutions:
         first = state["model.1.weight"]
         return (
             "generator",
@@ -86,7 +89,7 @@ def recognise(state: Mapping[str, Tensor]) -> tuple[str, str, dict[str, int | st
                 "antialias": min(map(position, residual)) == 12,  # the blurs are layers of their own
             },
         )
-    if not residual and last is not None and "model.0.weight" in state:
+    if not residual and len(convolutions) > 2 and "model.0.weight" in convolutions:
         first = state["model.0.weight"]
         return (
             "discriminator",
@@ -112,10 +115,21 @@ def position(key: str) -> int:
 def convert(state: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
     """An official state dict under our names, ready for `network.load_state_dict`.
 
+    What PyTorch's older versions kept besides, or did not keep, does not count: the normalised weight beside
+    weight_orig, running statistics of instance norms, counts of batches.
     Raises UserError for keys that are missing, left over or of another shape: the file belongs to another network.
     """
     state = {key: value for key, value in state.items() if not key.endswith(".filt")}
     wanted = {official_name(name): (name, value) for name, value in network.state_dict().items()}
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    state = {
+        key: value
+        for key, value in state.items()
+        if key in wanted or not (key.endswith(statistics) or f"{key}_orig" in state)
+    }
+    state |= {
+        key: value for key, (_, value) in wanted.items() if key.endswith("num_batches_tracked") and key not in state
+    }
     wrong = sorted(wanted.keys() ^ state.keys())
     wrong += [key for key, (_, value) in wanted.items() if key in state and state[key].shape != value.shape]
     if wrong:

@@ -73,7 +73,7 @@ def analyze(cfg: DictConfig) -> Path:
             places = draw_places(pair[0], patches, generator)
             tally[at].add(similarity(term, at, *pair, places))
     found = [{"name": layer, **one.result()} for layer, one in zip(layers, tally, strict=True)]
-    folder = loaded.path.parent / "analysis" / str(loaded.step)
+    folder = loaded.path.parent / "analysis" / loaded.name
     summary = {**about, "split": cfg.split, "images": count, "patches": patches, "layers": found}
     title = f"{query} against {key}, {count} images, step {loaded.step}, {about['features']}"
     _write(folder, "similarity", summary, histograms(found, title))

@@ -1,6 +1,6 @@
 """What this installation has and lacks, to read or to paste into an issue: python scripts/doctor.py [weights_dir=DIR].
 
-Exit code 1 where something that every run needs is missing; the last lines then name it with its cure.
+Exit code 1 where something is wrong; the last lines then name it with its cure.
 """
 
 import os
@@ -50,8 +50,10 @@ def older(version: str, bound: str) -> bool:
 def machine() -> Iterator[Line]:
     """Python, system, commit."""
     yield "python", f"{platform.python_version()} in {sys.prefix}", None
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30 if hasattr(os, "sysconf") else 0
-    yield "machine", f"{platform.platform()}, {os.cpu_count()} cores, {memory:.0f} GiB", None
+    memory = ""
+    if hasattr(os, "sysconf"):
+        memory = f", {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB"
+    yield "machine", f"{platform.platform()}, {os.cpu_count()} cores{memory}", None
     git = ["git", "describe", "--always", "--dirty"]
     commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=False) if shutil.which("git") else None
     yield "commit", (commit.stdout.strip() if commit else "") or "unknown (no git)", None
@@ -66,8 +68,9 @@ def packages() -> Iterator[Line]:
             cure = f"{package} {version} is older than {bound}, the oldest tested: pip install -r requirements.txt"
         yield package, version or "missing", cure
     for extra, use in EXTRAS.items():
-        lacking = [name for name, _ in requirements(f"requirements-{extra}.txt") if installed(name) is None]
-        state = f"not installed: {', '.join(lacking)}" if lacking else "installed"
+        versions = {name: (installed(name), bound) for name, bound in requirements(f"requirements-{extra}.txt")}
+        lacking = [f"{name}>={least}" for name, (here, least) in versions.items() if here is None or older(here, least)]
+        state = f"lacks {', '.join(lacking)}" if lacking else "installed"
         yield f"for {use}", f"{state} (requirements-{extra}.txt)", None
 
 
@@ -84,13 +87,13 @@ def devices() -> Iterator[Line]:
             yield f"gpu {index}", f"{device.name}, {device.total_memory / 2**30:.0f} GiB, {bf16}", None
     else:
         cure = None
-        if torch.version.cuda and shutil.which("nvidia-smi"):
-            cure = "a GPU driver is here, but torch does not see a GPU: compare nvidia-smi with torch.version.cuda"
+        if shutil.which("nvidia-smi"):
+            cure = f"a GPU driver is here, but torch ({built}) sees no GPU: compare with what nvidia-smi prints"
         yield "gpu", f"none; training runs on the CPU ({torch.get_num_threads()} threads)", cure
     capability = torch.backends.cpu.get_cpu_capability()
     yield "torch build", f"{built}; CPU instructions {capability}", None
-    backends = [name for name in ("nccl", "gloo") if getattr(dist, f"is_{name}_available")()]
-    yield "ranks", f"torchrun with {', '.join(backends)}", None if backends else "torch has no distributed package"
+    backends = [name for name in ("nccl", "gloo") if dist.is_available() and getattr(dist, f"is_{name}_available")()]
+    yield "ranks", f"torchrun with {', '.join(backends)}" if backends else "one only: torch is built without", None
     compiler = next((name for name in ("g++", "clang++") if shutil.which(name)), None)
     yield "compiler", compiler or "none; train.compile=true goes on uncompiled on a CPU", None
 
@@ -144,8 +147,11 @@ def doctor(weights_dir: str | None = None) -> list[str]:
             for name, state, cure in part():
                 print(f"{name:34}{state}")
                 problems += [] if cure is None else [cure]
-        except ImportError as error:  # told by `packages`
-            print(f"{'':34}not known without {error.name}")
+        except (ImportError, OSError) as error:  # a package that is not there, or whose libraries are not
+            name = getattr(error, "name", None) or "torch"
+            print(f"{name:34}cannot be imported")
+            if not any(problem.startswith(f"{name} ") for problem in problems):
+                problems.append(f"{name} cannot be imported: {str(error).splitlines()[0]}")
     print("\n".join(f"wrong: {problem}" for problem in problems) or "nothing is wrong")
     return problems
 
@@ -153,9 +159,11 @@ def doctor(weights_dir: str | None = None) -> list[str]:
 def main() -> None:
     """The command line."""
     words = dict(word.partition("=")[::2] for word in sys.argv[1:])
+    if words.keys() & {"-h", "--help"}:
+        print(str(__doc__).strip())
+        return
     if unknown := words.keys() - {"weights_dir"}:
-        print(__doc__.strip(), file=sys.stderr)
-        sys.exit(0 if unknown & {"-h", "--help"} else 2)
+        sys.exit(f"error: {min(unknown)}: no such word; weights_dir=DIR is the only one")
     sys.exit(1 if doctor(words.get("weights_dir")) else 0)
 
 

@@ -8,9 +8,11 @@ its `size_multiple`, 32 for the normal one):
 
 `source` is an image, or label ids with the data set's `ignore` for unknown pixels; a network that reads edges of
 instances takes their ids (B, 1, H, W), int64, as a second argument. FILE.json beside it says all this of the network.
+The program runs on a CPU; torch.export.passes.move_to_device_pass makes one for a GPU of it.
 Before the file appears, its images are compared with those of test.py at several sizes.
 """
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -24,7 +26,7 @@ from torch import Tensor, nn
 
 from data.example import to_uint8
 from data.labels import one_hot
-from engine.checkpoint import Loaded
+from engine.checkpoint import Loaded, write
 from engine.config import register
 from engine.inputs import Inputs
 from engine.launch import entry, launch
@@ -88,7 +90,9 @@ def export(cfg: DictConfig) -> Path:
             f"checkpoint={loaded.path}: its generator draws noise (model.generator.noise), which test.py seeds by the "
             "image and a program cannot; render with test.py"
         )
-    out = Path(cfg.out).expanduser() if cfg.out else loaded.path.parent / f"{cfg.network}_{loaded.step}.pt2"
+    if cfg.out is not None and not str(cfg.out).endswith(".pt2"):
+        raise UserError(f"out={cfg.out}: a file name ending in .pt2 was wanted")
+    out = Path(cfg.out).expanduser() if cfg.out else loaded.path.parent / f"{cfg.network}_{loaded.name}.pt2"
     whole = Pixels(generator.to(memory_format=torch.contiguous_format), inputs).eval()
     multiple = whole.multiple
     sizes = [
@@ -101,13 +105,13 @@ def export(cfg: DictConfig) -> Path:
     with torch.no_grad():
         program = torch.export.export(whole, drawn[0], dynamic_shapes=(free,) * len(drawn[0]), strict=False)
     compare(program.module(), generator, inputs, drawn)
-    temporary = out.with_name(f".{out.name}")
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        torch.export.save(program, temporary)
-        temporary.replace(out)
     except OSError as error:
-        raise UserError(f"out={out}: cannot be written ({error})") from error
+        raise UserError(f"out={out}: its folder cannot be made ({error.strerror})") from error
+    write(out, buffer, lambda whole, file: file.write(whole.getbuffer()))
     about = {
         "schema": SCHEMA,
         "checkpoint": str(loaded.path),
@@ -121,6 +125,7 @@ def export(cfg: DictConfig) -> Path:
         "instance": inputs.instance,
         "output_channels": inputs.target_channels,
         "smallest": whole.least,
+        "device": "cpu",
         "torch": torch.__version__,
     }
     out.with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n")

@@ -12,6 +12,7 @@ doubles five times (normal) or six (more: Cityscapes and GTA, by themselves):
 Then `test.py checkpoint=OUT.pt input=FOLDER`, `evaluate.py checkpoint=OUT.pt`, `train.py checkpoint=OUT.pt ...`.
 """
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,8 +27,8 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from data.sources import Sources
-from engine.build import build, build_generator, settle_channels
-from engine.checkpoint import contents, write
+from engine.build import build, build_generator, check_data, settle_channels
+from engine.checkpoint import contents, read, write
 from engine.config import register
 from engine.inputs import Inputs
 from engine.launch import CONFIGS, fail, launch
@@ -40,6 +41,7 @@ HOSTS = {  # the words that come before the user's own
     "spade": ["protocol=spade", "model=spade", "objective=gan", "encoder=pixel"],
     "cut": ["experiment=cut"],
 }
+STRIDED_LAYERS = "[0,4,7,10,14]"  # CUT's own five without antialiasing
 
 
 @dataclass
@@ -58,7 +60,7 @@ class Official:
         state = read_state(path, "official file")
         if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
             raise UserError(f"{path}: holds no plain state dict, as official files do")
-        state = {key.removeprefix("module."): value for key, value in state.items()}
+        state = {str(key).removeprefix("module."): value for key, value in state.items()}
         try:
             return cls(path, state, *recognise(state))
         except UserError as error:
@@ -67,7 +69,9 @@ class Official:
     def words(self) -> list[str]:
         """Of train.py, for a network of these settings."""
         known = {key: value for key, value in self.settings.items() if "channels" not in key}
-        return [f"model.{self.kind}.{key}={str(value).lower()}" for key, value in known.items()]
+        words = [f"model.{self.kind}.{key}={str(value).lower()}" for key, value in known.items()]
+        strided = self.kind == "generator" and self.model == "cut" and not self.settings["antialias"]
+        return words + [f"encoder.layers={STRIDED_LAYERS}"] * strided
 
 
 def import_checkpoint(sources: Sequence[Path], out: Path, words: Sequence[str] = ()) -> Path:
@@ -95,8 +99,10 @@ def import_checkpoint(sources: Sequence[Path], out: Path, words: Sequence[str] =
     register()
     asked = [word for file in files.values() for word in file.words()]
     with initialize_config_dir(str(CONFIGS), version_base=None):
-        cfg = compose("train", [*HOSTS[source.model], *asked, f"run={out.stem}", *words])
+        run = re.sub(r"[^A-Za-z0-9._+\-]+", "-", out.stem)
+        cfg = compose("train", [*HOSTS[source.model], *asked, f"run={run}", *words])
     inputs = declared(cfg, source)
+    check_data(cfg, inputs, get_object(cfg.setting._target_))
     settle_channels(cfg, inputs)
     networks = {"generator": fitted(build_generator(cfg, inputs), source)}
     if len(files) > 1:
@@ -115,6 +121,8 @@ def import_checkpoint(sources: Sequence[Path], out: Path, words: Sequence[str] =
     states = {name: network.state_dict() for name, network in networks.items()}
     out.parent.mkdir(parents=True, exist_ok=True)
     write(out, contents(cfg, 0, inputs, networks=states, encoder=None))
+    if not inputs.labels and inputs.source_channels not in (1, 3):
+        print("note: its inputs are read in [-1, 1] here; code made from CoCosNet's has such maps in [0, 1]")
     size = sum(parameter.numel() for parameter in networks["generator"].parameters())
     print(f"{out}: {', '.join(networks)}; {size:,} generator parameters, {source.model}, dataset={cfg.dataset.name}")
     return out
@@ -123,8 +131,11 @@ def import_checkpoint(sources: Sequence[Path], out: Path, words: Sequence[str] =
 def declared(cfg: DictConfig, source: Official) -> Inputs:
     """What the config's data set would give a generator, without its files. Raises: UserError where they disagree."""
     dataset, channels = cfg.dataset, source.settings["channels"]
+    kind = get_object(dataset._target_)
+    if "root" not in dataset:
+        raise UserError(f"dataset={dataset.name}: is generated, and no official network was trained on it")
     reader = Sources(
-        dataset.get("labels", False),
+        dataset.get("labels", getattr(kind, "labels", False)),
         dataset.get("classes"),
         dataset.get("ignore"),
         dataset.get("palette"),
@@ -137,6 +148,13 @@ def declared(cfg: DictConfig, source: Official) -> Inputs:
             f"dataset.classes={reader.classes}, one more for dataset.ignore={reader.ignore}, one more for edges with "
             f"dataset.instance={str(reader.instance).lower()}; change these, or dataset="
         )
+    for key, found in (
+        ("channels", channels),
+        ("source_channels", channels),
+        ("target_channels", source.settings["output_channels"]),
+    ):
+        if not reader.labels and dataset.get(key) not in (None, found):
+            raise UserError(f"{source.path}: has {found} where dataset.{key}={dataset[key]}; change it, or dataset=")
     return Inputs(
         source_channels=channels,
         target_channels=source.settings["output_channels"],
@@ -144,7 +162,7 @@ def declared(cfg: DictConfig, source: Official) -> Inputs:
         classes=reader.classes,
         ignore=reader.ignore,
         instance=reader.instance,
-        aligned=get_object(dataset._target_).aligned,
+        aligned=kind.aligned,
     )
 
 
@@ -162,15 +180,26 @@ def _homeless(file: Official, words: str) -> UserError:
     return UserError(f"{file.path}: holds {held}, which this config has not; add {words}, or leave the file out")
 
 
+def target(paths: Sequence[Path]) -> Path:
+    """The last of the paths, to be written. Raises: UserError where it is none to write to."""
+    if len(paths) < 2 or paths[-1].suffix != ".pt":
+        came = ", ".join(map(str, paths)) or "none"
+        raise UserError(f"files: {came}; wanted: one or more official files, then OUT.pt, the checkpoint to write")
+    if paths[-1].exists():
+        read(paths[-1])  # refuses what is no checkpoint of ours
+    return paths[-1]
+
+
 def main() -> None:
     """The command line."""
-    words = [argument for argument in sys.argv[1:] if "=" in argument]
-    *sources, out = [Path(argument) for argument in sys.argv[1:] if "=" not in argument] or [Path()]
+    if {"-h", "--help"} & set(sys.argv) or len(sys.argv) == 1:
+        print(str(__doc__).strip())
+        return
+    files = [word for word in sys.argv[1:] if word.endswith((".pt", ".pth"))]
+    paths = [Path(word) for word in files if "=" not in word or Path(word).exists()]
+    words = [word for word in sys.argv[1:] if Path(word) not in paths]
     try:
-        if not sources or {"-h", "--help"} & set(sys.argv):
-            print(__doc__)
-            sys.exit(0 if {"-h", "--help"} & set(sys.argv) else 2)
-        import_checkpoint(sources, out, words)
+        import_checkpoint(paths[:-1], target(paths), words)
     except UserError as error:
         fail(str(error))
 

@@ -9,7 +9,7 @@
 #   DATA_ROOT  of the prepared data sets   PYTHON     default python
 #   TRAIN      more words for train.py     EVALUATE   more words for evaluate.py, the last one winning
 #   LIST=1     print the numbered runs     JOB=n      only run number n, no report (for job arrays)
-# A wrong value ends the script with one line and exit code 2, a failed run with 1, training that a signal stopped with 85.
+# A wrong value ends the script with one line and exit code 2, a failed run with 1, training that a signal stopped with 85 (130: itself).
 set -euo pipefail
 trap 'exit 130' INT TERM # not on to the next row
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -41,3 +41,13 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         "wrong: checkpoints cannot be written: choose another folder",
     ]
     assert f"{tmp_path / 'data'}: ade20k" in shown and f"looked for in {tmp_path}" in shown
+
+
+def test_a_torch_that_cannot_be_imported_is_wrong(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    def broken():
+        raise ImportError("libcudart.so.12: cannot open shared object file")
+        yield
+
+    monkeypatch.setattr(doctor, "devices", broken)
+    assert doctor.doctor() == ["torch cannot be imported: libcudart.so.12: cannot open shared object file"]
+    assert "torch                             cannot be imported" in capsys.readouterr().out

@@ -64,6 +64,22 @@ def test_cut_gives_the_official_output(tmp_path: Path, antialias: bool, key: str
     assert_golden(generator(golden_fill.image(2, 3, 64, 64).float()), "cut.npz", key)
 
 
+def test_files_of_older_versions_fit(tmp_path: Path):
+    spade = golden_fill.fill(SPADEGenerator(5, width=4, hidden=128))
+    state = torch.load(official(spade, tmp_path / "G.pth"))
+    state = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
+    state |= {key.removesuffix("_orig"): value / 3 for key, value in state.items() if key.endswith("weight_orig")}
+    torch.save(state, tmp_path / "G.pth")
+    words = (*FIVE, "dataset.size=[64,64]")
+    generator = imported(import_checkpoint([tmp_path / "G.pth"], tmp_path / "out.pt", words))
+    assert_golden(generator(golden_fill.ids(2, 5, 64, 64)), "spade.npz", "spade_generator_normal")
+
+    state = torch.load(official(ResnetGenerator(3, width=4), tmp_path / "G.pth"))
+    state |= {"model.2.running_mean": torch.ones(4), "model.2.num_batches_tracked": torch.tensor(1)}
+    torch.save(state, tmp_path / "G.pth")
+    import_checkpoint([tmp_path / "G.pth"], tmp_path / "x,y (1).pt")
+
+
 def heads(width: int = 4) -> Comparison:
     channels = ResnetGenerator(3, width=width, blocks=5).feature_channels([0, 4, 8, 12, 16])
     return Comparison(nn.L1Loss(), [["fake", "source"]], channels, channels, patches=9, head="mlp", reduce="mean")
@@ -76,8 +92,10 @@ def test_cityscapes_doubles_six_times(tmp_path: Path):
     assert loaded.cfg.model.generator.upsampling == "more" and loaded.inputs.instance
 
 
-def test_discriminator_and_heads_come_along_and_start_a_run(tmp_path: Path):
-    networks = {"G": ResnetGenerator(3, width=4), "D": PatchDiscriminator(3, width=4), "F": heads()}
+@pytest.mark.parametrize("antialias", [True, False])
+def test_discriminator_and_heads_come_along_and_start_a_run(tmp_path: Path, antialias: bool):
+    generator, discriminator = ResnetGenerator(3, width=4, antialias=antialias), PatchDiscriminator(3, 4, 3, antialias)
+    networks = {"G": generator, "D": discriminator, "F": heads()}
     files = [official(network, tmp_path / f"latest_net_{name}.pth") for name, network in networks.items()]
     out = import_checkpoint(files, tmp_path / "out.pt", ["dataset=horse2zebra"])
     loaded = Loaded.open(str(out))
@@ -127,6 +145,18 @@ def test_a_mistake_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert shown.startswith("error: ") and shown.count("\n") == 1
 
 
+@pytest.mark.parametrize("last", ["D.pth", "D.pt", "dataset=horse2zebra"])
+def test_no_weights_are_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str):
+    monkeypatch.chdir(tmp_path)
+    for name in ("G.pth", "D.pth", "D.pt"):
+        official(ResnetGenerator(3, width=4), Path(name))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setattr(sys, "argv", ["import_checkpoint.py", "G.pth", last])
+    with pytest.raises(SystemExit, match="1"):
+        main()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def spade(path: Path) -> Path:
     return official(SPADEGenerator(6, width=2), path)
 
@@ -138,6 +168,16 @@ def damaged(path: Path) -> Path:
 
 def foreign(path: Path) -> Path:
     torch.save(nn.Linear(2, 2).state_dict(), path)
+    return path
+
+
+def vectors(path: Path) -> Path:
+    torch.save({"fc.weight": torch.ones(16, 256), "conv_img.weight": torch.ones(3, 4, 3, 3)}, path)
+    return path
+
+
+def odd(path: Path) -> Path:
+    torch.save({"model.0.weight": torch.ones(4), 3: torch.ones(1)}, path)
     return path
 
 
@@ -170,6 +210,11 @@ def shorter(path: Path) -> Path:
             r"G1.pth: holds projection heads, which this config has not; add objective=cut encoder=generator",
         ),
         ([lambda path: path], (), r"No such file"),
+        ([spade], ("dataset=shapes",), r"dataset=shapes: is generated"),
+        ([spade], ("dataset=folder", "dataset.labels=false", "dataset.channels=3"), r"has 6 where dataset.channels=3"),
+        ([spade], ("dataset=horse2zebra",), r"setting=paired: compares the generated image with its target"),
+        ([vectors], FIVE, r"starts from a style vector \(--use_vae\)"),
+        ([odd], (), r"none of the official generators"),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path: Path, makers: list, words: tuple[str, ...], told: str):

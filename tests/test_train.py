@@ -346,6 +346,13 @@ def test_stopped_and_started_again_it_ends_where_it_would_have(tmp_path, stop, r
     assert [row["step"] for row in lines(stopped)] == list(range(1, target + 1))
 
 
+def test_after_an_error_its_workers_end_too(tmp_path):
+    """They ignore the signal by which the interpreter's exit ends processes, and it waits for them."""
+    words = command(tmp_path / "run", "train.lr=1e30", "train.steps=100", "train.workers=2", ranks=1)
+    ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 1 and "Diverged" in ended.stderr
+
+
 def test_layers_and_directions_are_logged_and_change_nothing(tmp_path):
     options = ("train.steps=3", "train.batch_size=4", "train.accumulate=2", "nce.bidirectional=true")
     weight = config(*TINY).objective.contrast.weight
