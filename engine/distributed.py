@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from engine.memory import keep_large_blocks
 from errors import UserError
 
 
@@ -25,11 +26,13 @@ def world() -> int:
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is the rank's GPU where there is one, else the CPU."""
+    """`auto` is the rank's GPU where there is one, else the CPU, whose memory the process keeps from then on."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"train.device={name}: this machine has no CUDA device; use train.device=cpu or auto")
+    if name.startswith("cpu"):
+        keep_large_blocks()
     if name == "cuda":
         name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     return torch.device(name)
