@@ -274,6 +274,7 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
         if start == 0 and plan.steps == 0:
             save(0)
         record.close()
+        preemption.settle()
         distributed.barrier()
     if stopped:
         raise Preempted(f"{folder}: stopped by a signal, saved at step {reached}; the same command goes on")

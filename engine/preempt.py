@@ -41,8 +41,6 @@ class Preemption:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.told is not None and error is None:
-            self.told.wait()
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
@@ -68,6 +66,11 @@ class Preemption:
         self.asked.fill_(self.received is not None)
         self.told = dist.all_reduce(self.asked, dist.ReduceOp.MAX, self.group, async_op=True)
         return stop
+
+    def settle(self) -> None:
+        """Wait for the last answer: before a barrier, so that no rank leaves while another still reads it."""
+        if self.told is not None:
+            self.told.wait()
 
 
 def leave_signals_to_parent(worker: int = 0) -> None:
