@@ -1,6 +1,5 @@
 """Train: `python train.py [experiment=...] [dataset=...] [key=value ...]`; the same command again resumes."""
 
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -264,9 +263,10 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
                     save(step + 1)
                 if (step + 1) % options.sample_every == 0 or end:
                     show(step + 1)
-                if judging is not None and (step + 1) % cfg.evaluate.every == 0:
+                measured = judging is not None and (step + 1) % cfg.evaluate.every == 0
+                if measured:
                     evaluate(step + 1)
-                if (step + 1) % options.save_every == 0 or end or stopped:
+                if (step + 1) % options.save_every == 0 or end or (stopped and measured):
                     save(step + 1)
             reached = step + 1
             if end or stopped:
@@ -304,12 +304,13 @@ def compile_networks(networks: Sequence, device: Any) -> None:
 @entry("train")
 def main(cfg: DictConfig) -> None:
     """The command line."""
+    from engine.distributed import rank
     from engine.preempt import EXIT_CODE, Preempted
 
     try:
         train(cfg, Path(HydraConfig.get().runtime.output_dir), task_overrides())
     except Preempted as stop:
-        if os.environ.get("RANK", "0") == "0":
+        if rank() == 0:
             print(stop, flush=True)
         sys.exit(EXIT_CODE)
 

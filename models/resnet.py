@@ -16,6 +16,8 @@ from .blocks import InstanceNorm, instance_norm
 from .layout import Layout
 from .resampling import BlurDownsample, Upsample, check_size
 
+LAYERS = {True: [0, 4, 8, 12, 16], False: [0, 4, 7, 10, 14]}  # that CUT compares, with and without antialiasing
+
 
 class ResidualBlock(nn.Module):
     """x + f(x); f is twice reflection padding, 3x3 convolution and instance norm, with a ReLU between.
@@ -114,7 +116,7 @@ class ResnetGenerator(nn.Module):
             if position not in usual:
                 raise UserError(
                     f"encoder.layers: no layer {position!r} to tap; this generator has {', '.join(map(str, usual))}, "
-                    f"CUT's own five being {'0, 4, 8, 12, 16' if self.antialias else '0, 4, 7, 10, 14'}"
+                    f"CUT's own five being {', '.join(map(str, LAYERS[self.antialias]))}"
                 )
         widths = [self.channels]
         for layer in self.model:

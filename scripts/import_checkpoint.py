@@ -35,13 +35,13 @@ from engine.launch import CONFIGS, fail, launch
 from errors import UserError
 from losses.comparison import Comparison
 from models.official import convert, recognise
+from models.resnet import LAYERS
 from models.weights import read_state
 
 HOSTS = {  # the words that come before the user's own
     "spade": ["protocol=spade", "model=spade", "objective=gan", "encoder=pixel"],
     "cut": ["experiment=cut"],
 }
-STRIDED_LAYERS = "[0,4,7,10,14]"  # CUT's own five without antialiasing
 
 
 @dataclass
@@ -70,8 +70,9 @@ class Official:
         """Of train.py, for a network of these settings."""
         known = {key: value for key, value in self.settings.items() if "channels" not in key}
         words = [f"model.{self.kind}.{key}={str(value).lower()}" for key, value in known.items()]
-        strided = self.kind == "generator" and self.model == "cut" and not self.settings["antialias"]
-        return words + [f"encoder.layers={STRIDED_LAYERS}"] * strided
+        if (self.kind, self.model) == ("generator", "cut"):
+            words.append(f"encoder.layers={LAYERS[self.settings['antialias']]}")
+        return words
 
 
 def import_checkpoint(sources: Sequence[Path], out: Path, words: Sequence[str] = ()) -> Path:

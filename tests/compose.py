@@ -1,6 +1,8 @@
 """Configs for tests, composed as a command line would."""
 
+import importlib.util
 from pathlib import Path
+from types import ModuleType
 
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
@@ -38,6 +40,15 @@ UNPAIRED = (  # the smallest run of CUT's networks; setting, objective, loss and
     "model.discriminator.width=2",
     "nce.patches=16",
 )
+
+
+def entry_file(file: str) -> ModuleType:
+    """An entry file as a module; `import test` would find Python's own."""
+    spec = importlib.util.spec_from_file_location(f"entry_{file.removesuffix('.py')}", CONFIGS.parent / file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def config(*overrides: str, name: str = "train") -> DictConfig:

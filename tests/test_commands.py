@@ -1,6 +1,5 @@
 """The commands as a user types them, each in its own process: exit codes, one-line errors, files on disk."""
 
-import importlib.util
 import json
 import os
 import shutil
@@ -14,20 +13,12 @@ import torch
 from PIL import Image
 
 from engine.launch import launch
-from tests.compose import TINY
+from tests.compose import TINY, entry_file
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def main_of(file):
-    """The main function of an entry file; `import test` would find Python's own."""
-    spec = importlib.util.spec_from_file_location(f"entry_{file.removesuffix('.py')}", ROOT / file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
-
-
-MAINS = {file: main_of(file) for file in ("train.py", "test.py", "evaluate.py")}
+MAINS = {file: entry_file(file).main for file in ("train.py", "test.py", "evaluate.py")}
 QUICK = (*TINY, "train.save_every=2", "train.sample_every=2")
 
 

@@ -17,8 +17,7 @@ from errors import UserError
 from models.resnet import ResnetGenerator
 from models.spade import SPADEGenerator
 from scripts import export as exporting
-from test import test as translate
-from tests.compose import config
+from tests.compose import config, entry_file
 
 FOLDER = ("dataset=folder", "model.generator.width=2")
 LABELS = Inputs(6, 3, labels=True, classes=5, ignore=255, instance=False)
@@ -58,7 +57,7 @@ def test_a_program_gives_the_pixels_of_test(tmp_path: Path, kind: str):
         if labels:
             source[:9] = 255
         Image.fromarray(source).save(sources / f"{name}.png")
-    made = translate(config(f"checkpoint={path}", f"input={sources}", name="test"))
+    made = entry_file("test.py").test(config(f"checkpoint={path}", f"input={sources}", name="test"))
 
     # in a process that knows nothing of ours
     code = """

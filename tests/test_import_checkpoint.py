@@ -19,9 +19,8 @@ from models.official import official_name
 from models.resnet import ResnetGenerator
 from models.spade import SPADEGenerator
 from scripts.import_checkpoint import import_checkpoint, main
-from test import test as translate
 from tests import golden_fill
-from tests.compose import config
+from tests.compose import config, entry_file
 
 CPU = torch.device("cpu")
 FIVE = ("dataset=folder", "dataset.classes=5")
@@ -128,7 +127,7 @@ def test_from_the_command_line_to_a_picture(tmp_path: Path, monkeypatch: pytest.
     main()
     (tmp_path / "in").mkdir()
     Image.fromarray(np.full((70, 83, 3), 90, np.uint8)).save(tmp_path / "in" / "a.jpg")
-    folder = translate(
+    folder = entry_file("test.py").test(
         config(f"checkpoint={out}", f"input={tmp_path / 'in'}", f"output={tmp_path / 'out'}", name="test")
     )
     with Image.open(folder / "a.png") as picture:
