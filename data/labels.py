@@ -125,13 +125,16 @@ def read_palette(file: str | Path) -> dict[tuple[int, int, int], int]:
 
     Two forms are understood. Text: one colour a line, `ID R G B [name]`, separated by blanks or commas, `#` opens a
     comment. JSON (suffix .json): a list of [R, G, B], whose positions are the ids, or an object {"ID": [R, G, B]}.
-    Several colours may share an id in the text form.
+    Several colours may share an id in the text form. A byte order mark is passed over.
 
-    Raises: UserError naming file and line where the file is missing or malformed, or gives a colour two ids.
+    Raises: UserError naming file and line where the file is missing or malformed, gives a colour two ids, or has its
+    columns in the order R G B ID.
     """
     file = Path(file)
     try:
-        text = file.read_text(encoding="utf-8")
+        if file.exists() and not file.is_file():
+            raise UserError(f"{file}: is no file; set dataset.palette to a file of lines ID R G B")
+        text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: cannot be read as a palette ({error}); set dataset.palette") from error
     rows: list[tuple[str, list]] = []
@@ -143,14 +146,14 @@ def read_palette(file: str | Path) -> dict[tuple[int, int, int], int]:
         else:
             lines = [line.split("#")[0].replace(",", " ").split() for line in text.splitlines()]
             rows = [(f"line {number}", words[:4]) for number, words in enumerate(lines, 1) if words]
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{file}: is not a palette ({error}); wanted a JSON list or object of [R, G, B]") from error
     table: dict[tuple[int, int, int], int] = {}
     for place, row in rows:
         try:
             label, red, green, blue = (int(value) for value in row)
             good = all(0 <= value <= 255 for value in (label, red, green, blue))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             good = False
         if not good:
             raise UserError(f"{file}: {place} is {row}; wanted ID R G B, four numbers in 0..255")
@@ -159,4 +162,14 @@ def read_palette(file: str | Path) -> dict[tuple[int, int, int], int]:
             raise UserError(f"{file}: {place} gives colour {red},{green},{blue} the id {label}, before it was {first}")
     if not table:
         raise UserError(f"{file}: holds no colours; wanted lines ID R G B")
+    if file.suffix.lower() != ".json":
+        first, *_, last = ({int(row[at]) for _, row in rows} for at in range(4))
+        if _count_up(last) and not _count_up(first):
+            raise UserError(f"{file}: its last column counts up, its first does not: R G B ID? Wanted lines ID R G B")
     return table
+
+
+def _count_up(values: set[int]) -> bool:
+    """Whether a column looks like ids: 0, 1, 2 and so on without a gap, two at least, perhaps with 255 for unknown."""
+    known = values - {UNSCORED} if len(values) <= UNSCORED else values
+    return len(known) > 1 and min(known) <= 1 and max(known) - min(known) == len(known) - 1

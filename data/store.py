@@ -102,7 +102,7 @@ class ImageStore:
     def _stamp(self, index: int) -> bytes:
         found = [(str(file), file.stat()) for file in self.files(index)]
         text = "\n".join(f"{file} {stat.st_size} {stat.st_mtime_ns}" for file, stat in found)
-        return hashlib.blake2b(f"{VERSIONS}\n{text}".encode(), digest_size=16).digest()
+        return hashlib.blake2b(f"{VERSIONS}\n{text}".encode(errors="surrogateescape"), digest_size=16).digest()
 
     def _load(self, index: int, size: Size, stamp: bytes) -> Example | None:
         buffer = bytearray(self._length(size))

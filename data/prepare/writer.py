@@ -12,9 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from data.prepare.plan import REPLACE, Drawn, Item, Plan, Size, sources
-from data.reading import Header, LabelReader, read_depth, read_header, read_image, read_instance
+from data.reading import LabelReader, read_depth, read_image, read_instance
 from data.transforms import resize_ids, resize_image
 from errors import UserError
+from pixels import Header, read_header
 
 IMAGES = ("target", "A", "B")  # folders of images; input may hold images too
 DEEP = {"instance": read_instance, "depth": read_depth}  # folders of 16-bit integers, and how to read them
