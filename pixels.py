@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -131,7 +132,7 @@ def colors_of(file: Path, image: Image.Image) -> np.ndarray:
     turn = orientation(image)
     image.load()
     _refuse_late(file, image, turn)
-    if _has_alpha(image) and image.convert("RGBA").getextrema()[3][0] < 255:  # type: ignore[index]  # four bands
+    if _has_alpha(image) and image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
         raise UserError(f"{file}: has transparent pixels, whose colour is hidden; a label map is opaque")
     flat = image.convert("RGB")
     return np.array(flat.transpose(TURNS[turn]) if turn in TURNS else flat)
@@ -173,18 +174,23 @@ def bits_of(image: Image.Image) -> int:
         return max(found) if isinstance(found, tuple) else int(found)
     if image.format == "PPM":
         return 1 if image.mode == "1" else 32 if image.mode == "F" else 8 if _maxval(image) < 256 else 16
-    if image.format == "PNG" and image.tile:
-        raw = str(image.tile[0][3]).partition(";")[2]
+    if image.format == "PNG":
+        raw = str(_decoder(image)).partition(";")[2]
         return int(raw.rstrip("B")) if raw else 1 if image.mode == "1" else 8
     return 8
 
 
 def _maxval(image: Image.Image) -> int:
     """The largest value of a PGM or PPM."""
-    raw = image.tile[0][3]
+    raw = _decoder(image)
     if isinstance(raw, tuple):
-        return int(raw[-1])  # type: ignore[arg-type]
+        return int(raw[-1])
     return 65535 if raw == "I;16B" else 255
+
+
+def _decoder(image: Image.Image) -> Any:
+    """What Pillow's decoder is given: the raw mode, such as `L;2`, or a tuple that begins with it."""
+    return image.tile[0][3]  # type: ignore[attr-defined]  # of ImageFile, until the pixels are decoded
 
 
 def refuse_deep(file: Path, mode: str, bits: int) -> None:

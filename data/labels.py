@@ -163,8 +163,8 @@ def read_palette(file: str | Path) -> dict[tuple[int, int, int], int]:
     if not table:
         raise UserError(f"{file}: holds no colours; wanted lines ID R G B")
     if file.suffix.lower() != ".json":
-        first, *_, last = ({int(row[at]) for _, row in rows} for at in range(4))
-        if _count_up(last) and not _count_up(first):
+        ids, blues = ({int(row[at]) for _, row in rows} for at in (0, 3))
+        if _count_up(blues) and not _count_up(ids):
             raise UserError(f"{file}: its last column counts up, its first does not: R G B ID? Wanted lines ID R G B")
     return table
 

@@ -30,7 +30,7 @@ from data.example import Example
 from data.transforms import resize
 from errors import UserError
 
-SCHEMA = 1
+SCHEMA = 2  # 2: images upright and over white, ids of 2 and 4 bits as stored
 HEADER = 32  # bytes
 VERSIONS = f"{SCHEMA} {torch.__version__} {torchvision.__version__} {PIL.__version__}"
 Size = tuple[int, int]  # height, width
