@@ -21,7 +21,7 @@ PICTURES = frozenset(
 SUFFIXES = PICTURES | {".npy"}
 SIDECARS = frozenset(("desktop.ini", "manifest.json", "render.json", "thumbs.db"))  # expected beside images: not said
 SHOWN = 8  # kinds that the line about left out files names
-READ_ALREADY = "linked folders that are read already"
+READ_ALREADY = "linked folder(s) read already"
 _said: set[str] = set()
 
 
@@ -58,16 +58,14 @@ class ImageFiles(Mapping[str, Path]):
         own: dict[str, str] = {}
         for file in files:
             stem, dot, suffix = file.rpartition(".")
-            name = stem
-            if not stem.isascii():
-                name = composed(stem)
-                if name != stem:
-                    own[name] = stem
+            name = composed(stem)
             if name in suffixes:
                 first = f"{own.get(name, name)}{suffixes[name]}"
                 if first.isascii() and file.isascii():
                     raise UserError(f"{folder / file}: has the same name as {Path(first).name}; remove one of them")
                 raise UserError(f"{folder}: {file!a} and {first!a} have the same name; remove one of them")
+            if name != stem:
+                own[name] = stem
             suffixes[name] = sys.intern(dot + suffix)
         return cls(folder, dict(sorted(suffixes.items())), own)
 
@@ -85,6 +83,7 @@ def walk(folder: Path, suffixes: frozenset[str] = SUFFIXES) -> Iterator[tuple[st
     real = folder.resolve()
     seen = {_identity(place) for place in (real, *real.parents)}
     left: Counter[str] = Counter()
+    endings = frozenset(suffix[1:] for suffix in suffixes)
     folders, links = [""], list[str]()
     while folders or links:
         prefix = folders.pop() if folders else links.pop(0)  # real folders first: a link does not rename their files
@@ -98,8 +97,16 @@ def walk(folder: Path, suffixes: frozenset[str] = SUFFIXES) -> Iterator[tuple[st
                 seen.add(identity)
             with os.scandir(folder / prefix) as entries:
                 for entry in entries:
-                    if entry.name[0] != ".":
-                        _sort(entry, prefix, suffixes, found, folders, links, left)
+                    name = entry.name
+                    if name[0] == ".":
+                        continue
+                    _, dot, ending = name.rpartition(".")
+                    if dot and ending.lower() in endings and _is_file(entry):
+                        found.append(name)
+                    elif (kind := _kind(entry)) in ("folder", "link"):
+                        (folders if kind == "folder" else links).append(f"{prefix}{name}/")
+                    elif kind != "expected":
+                        left[kind] += 1
         except OSError as error:
             raise UserError(
                 f"{folder / prefix}: cannot be read ({error.strerror or error}); make it readable, or move it elsewhere"
@@ -112,30 +119,25 @@ def walk(folder: Path, suffixes: frozenset[str] = SUFFIXES) -> Iterator[tuple[st
         say(f"{folder}: left out {counted(left)}")
 
 
-def _sort(
-    entry: os.DirEntry[str],
-    prefix: str,
-    suffixes: frozenset[str],
-    found: list[str],
-    folders: list[str],
-    links: list[str],
-    left: Counter[str],
-) -> None:
-    """Put one entry of a folder where it belongs."""
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a regular file, links followed."""
     try:
-        if entry.is_file():
-            _, dot, suffix = entry.name.rpartition(".")
-            kind = f"{dot}{suffix}".lower()
-            if dot and kind in suffixes:
-                found.append(entry.name)
-            elif entry.name.lower() not in SIDECARS:
-                left[kind if dot else "files without a suffix"] += 1
-        elif entry.is_dir():
-            (links if entry.is_symlink() else folders).append(f"{prefix}{entry.name}/")
-        else:
-            left["broken links" if entry.is_symlink() else "pipes, sockets or devices"] += 1
+        return entry.is_file()
     except OSError:  # a link to itself
-        left["broken links"] += 1
+        return False
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    """`folder`, `link` (to a folder), `expected` (not worth a word), or what to call an entry that is left out."""
+    name = entry.name.lower()
+    if _is_file(entry):
+        return "expected" if name in SIDECARS else Path(name).suffix or "without a suffix"
+    try:
+        if entry.is_dir():
+            return "link" if entry.is_symlink() else "folder"
+    except OSError:
+        return "broken link(s)"
+    return "broken link(s)" if entry.is_symlink() and not Path(entry).exists() else "no regular file(s)"
 
 
 def find_images(folder: Path) -> ImageFiles:

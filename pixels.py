@@ -7,6 +7,7 @@ the file stores, turned alike: Pillow spreads grey of 2 or 4 bits over 0..255, w
 line what a folder holds of all this.
 """
 
+import os
 import stat
 import struct
 import tokenize
@@ -72,13 +73,18 @@ class Header:
 def opened(file: Path) -> Iterator[Image.Image]:
     """The image of a file, not yet decoded. Raises: UserError for anything that goes wrong with it in the block."""
     try:
-        if not stat.S_ISREG(file.stat().st_mode):
-            raise UserError(f"{file}: is no regular file; an image was wanted")
-        with Image.open(file, formats=FORMATS) as image:
-            check_extent(file, image.height, image.width)
+        with _open(file) as image:
             yield image
     except BROKEN as error:
         raise broken(file, error) from error
+
+
+def _open(file: Path) -> Image.Image:
+    if not stat.S_ISREG(os.stat(file).st_mode):  # noqa: PTH116 - half the time of Path.stat, for every file
+        raise UserError(f"{file}: is no regular file; an image was wanted")
+    image = Image.open(file, formats=FORMATS)
+    check_extent(file, *image.size[::-1])
+    return image
 
 
 def check_extent(file: Path, height: int, width: int) -> None:
@@ -97,10 +103,14 @@ def read_header(file: Path) -> Header:
     if file.suffix.lower() == ".npy":
         array = load_array(file)
         return _header("NPY", str(array.dtype), array.shape[:2], array.shape[2], 8, ())
-    with opened(file) as image:
-        size = (image.height, image.width) if orientation(image) < 5 else (image.width, image.height)
-        channels = 1 if image.mode in ("L", "1", *DEEP) else 3
-        return _header(image.format or "", image.mode, size, channels, bits_of(image), _traits(image))
+    try:
+        with _open(file) as image:  # not `opened`, whose generator takes a tenth of the time
+            width, height = image.size
+            size = (height, width) if orientation(image) < 5 else (width, height)
+            channels = 1 if image.mode in ("L", "1", *DEEP) else 3
+            return _header(image.format or "", image.mode, size, channels, bits_of(image), _traits(image))
+    except BROKEN as error:
+        raise broken(file, error) from error
 
 
 @lru_cache(maxsize=1024)
