@@ -11,6 +11,7 @@ import os
 import stat
 import struct
 import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -51,6 +52,7 @@ NOTES = {  # what `note` says of a header's traits
     "CMYK": "in CMYK (converted to RGB without a profile)",
     "profile": "with a colour profile that is not sRGB (not applied)",
 }
+warnings.filterwarnings("ignore", "Corrupt EXIF data", module="PIL")  # viewers do not mind either
 Image.MAX_IMAGE_PIXELS = None  # `opened` has its own bound, which is an error of one line
 
 
@@ -83,7 +85,11 @@ def _open(file: Path) -> Image.Image:
     if not stat.S_ISREG(os.stat(file).st_mode):  # noqa: PTH116 - half the time of Path.stat, for every file
         raise UserError(f"{file}: is no regular file; an image was wanted")
     image = Image.open(file, formats=FORMATS)
-    check_extent(file, *image.size[::-1])
+    try:
+        check_extent(file, *image.size[::-1])
+    except UserError:
+        image.close()
+        raise
     return image
 
 

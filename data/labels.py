@@ -114,7 +114,15 @@ def score_map(classes: int, unscored: list[int] | None = None, scored: list[int]
     Args:
         unscored: ids left out; every other id below `classes` is its own training id.
         scored: instead, the training id of each id 0, 1, ..., such as CITYSCAPES_TRAIN_IDS.
+    Raises: UserError unless `scored` has an entry for each of `classes` (0: unknown), each in 0..255.
     """
+    if scored is not None and classes and len(scored) != classes:
+        raise UserError(
+            f"dataset.scored lists {len(scored)} ids, dataset.classes is {classes}; wanted one training id for each id,"
+            f" {UNSCORED} for those left out"
+        )
+    if wrong := [value for value in scored or () if not isinstance(value, int) or not 0 <= value <= UNSCORED]:
+        raise UserError(f"dataset.scored holds {wrong[0]}; wanted training ids 0..{UNSCORED}")
     table = list(range(classes)) if scored is None else list(scored)
     table = [UNSCORED if label in (unscored or ()) else train_id for label, train_id in enumerate(table)]
     return (table + [UNSCORED] * 256)[:256]

@@ -38,6 +38,7 @@ from pathlib import Path
 from typing import Any
 
 from errors import UserError
+from files import write_text
 from metrics.catalogue import METRICS
 from metrics.images import Survey
 
@@ -110,11 +111,9 @@ def write(report: Report, path: Path) -> None:
 
     Raises: UserError where the file cannot be written.
     """
-    part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(_finite(report), indent=1, allow_nan=False) + "\n")
-        part.replace(path)
+        write_text(path, json.dumps(_finite(report), indent=1, allow_nan=False) + "\n")
     except OSError as error:
         raise UserError(f"out={path}: cannot be written ({error.strerror or error})") from error
 
