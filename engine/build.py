@@ -165,7 +165,7 @@ def build(cfg: DictConfig, inputs: Inputs) -> Build:
     images = cfg.train.batch_size // (world() * cfg.train.accumulate)  # of a micro-batch on a rank
     _check_generator(cfg, generator, images)
     encoder = _encoder(cfg, generator)
-    _check_encoder(cfg, encoder, (images, inputs.target_channels, *cfg.dataset.size))
+    _check_encoder(cfg, encoder, images)
     torch.manual_seed(mix(cfg.seed, 12))
     terms: dict[str, Any] = {name: _term(str(name), node.term, encoder) for name, node in cfg.objective.items()}
     reads = frozenset(name for term in terms.values() for name in term.reads)
@@ -294,11 +294,11 @@ def _check_generator(cfg: DictConfig, generator: Any, images: int) -> None:
             raise ConfigError(f"dataset.size={list(cfg.dataset.size)}: {error}") from error
 
 
-def _check_encoder(cfg: DictConfig, encoder: Any, shape: tuple[int, ...]) -> None:
-    """Raises: ConfigError where the encoder cannot take images of a shape: it is tried on the meta device, without
-    values."""
+def _check_encoder(cfg: DictConfig, encoder: Any, images: int) -> None:
+    """Raises: ConfigError where the encoder cannot take so many images of dataset.size; tried without values."""
     if not isinstance(encoder, Encoder):
         return
+    shape = (images, encoder.image_channels, *cfg.dataset.size)
     state = {**dict(encoder.named_parameters()), **dict(encoder.named_buffers())}
     try:
         with torch.no_grad():
