@@ -140,9 +140,8 @@ def build_generator(cfg: DictConfig, inputs: Inputs, name: str = "generator") ->
     back = name == "generator_source"
     torch.manual_seed(mix(cfg.seed, 14 if back else 10))
     inputs = inputs.reversed() if back else inputs
-    generator = instantiate(cfg.model.generator)(
-        channels=inputs.source_channels, output_channels=inputs.target_channels
-    )
+    channels = {"channels": inputs.source_channels, "output_channels": inputs.target_channels}
+    generator: nn.Module = make(cfg.model.generator, "model.generator", **channels)
     if cfg.train.init == Init.xavier:
         init_weights(generator, gain=cfg.train.init_gain)
     return generator
