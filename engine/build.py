@@ -312,6 +312,7 @@ def _discriminators(cfg: DictConfig, inputs: Inputs, kind: Any, needed: list[Jud
 
 def _term(name: str, node: DictConfig, encoder: Any) -> Any:
     known = {"channels": encoder.channels, "map_channels": encoder.map_channels} if encoder is not None else {}
+    known["taps"] = [str(layer) for layer in getattr(encoder, "layers", ())]
     accepted = inspect.signature(get_object(node._target_)).parameters
     return make(node, f"objective.{name}", **{key: value for key, value in known.items() if key in accepted})
 

@@ -304,10 +304,11 @@ def mutated(state: dict[str, Tensor], draw: random.Random) -> Any:
     for _ in range(draw.randint(1, 3)):
         key = draw.choice(list(found))
         kind = draw.randrange(10)
-        if kind < 6 and isinstance(found[key], Tensor) and found[key].is_floating_point():
+        if kind < 6 and isinstance(found[key], Tensor) and found[key].ndim and found[key].is_floating_point():
             found[key] = draw.choice(MUTATIONS)(found[key])
         elif kind == 6:
             del found[key]
+            found = found or {"a": 1}
         elif kind == 7:
             other = [key.replace("weight", "w"), f"{key}.weight", f"x.{key}", 5, ("a", 1), "model.9999.weight", ""]
             found[draw.choice(other) if isinstance(key, str) else 6] = found.pop(key)
