@@ -54,7 +54,7 @@ def evaluate_kept(cfg: DictConfig) -> dict[str, Any]:
     """
     from engine.checkpoint import Loaded
     from metrics.catalogue import METRICS, choose, merit
-    from metrics.ranks import once, rank
+    from metrics.ranks import rank
 
     folder = Path(cfg.checkpoint).expanduser()
     files = sorted(folder.glob("step_*.pt"))
@@ -71,14 +71,12 @@ def evaluate_kept(cfg: DictConfig) -> dict[str, Any]:
         if rank() == 0:
             print(f"step {loaded.step}: {row} {entries[file]['value']:.4f}")
     best = Loaded.open(str(max(files, key=lambda file: merit(entries[file]))))
-    chosen = f"best({row}, {cfg.split})"
-    once(forget, folder / "eval", f"*-best-{cfg.split}")  # of fewer checkpoints, or by another metric
-    return evaluate_run(cfg, best, chosen=chosen)
+    return evaluate_run(cfg, best, chosen=f"best({row}, {cfg.split})")
 
 
 def forget(folder: Path, pattern: str) -> None:
     """Remove the reports and pictures of an earlier choice."""
-    for file in folder.glob(f"{pattern}.*"):
+    for file in folder.glob(pattern):
         file.unlink()
 
 
@@ -112,6 +110,8 @@ def evaluate_run(
     if not whole:
         folder = folder / f"{cfg.split}-{cfg.images or 'all'}"
     folder = folder / place
+    if chosen is not None:
+        once(forget, folder, f"*-best-{cfg.split}.*")  # the choice among fewer checkpoints, or by another metric
     numbers = spread(len(data.sources()), cfg.images)
     sources, reals = Subset(data.sources(), numbers), Subset(data.reals(), spread(len(data.reals()), cfg.images))
     images, mine = folder / "images", share(len(reals), 1)

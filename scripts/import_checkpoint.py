@@ -3,7 +3,7 @@
 Takes SPADE's, CFL's, CUT's and MoNCE's generators (*_net_G.pth), and with one its discriminator (*_net_D.pth) and CUT's
 projection heads (*_net_F.pth). What the files tell (widths, blocks, channels) is read off them; the rest are words of
 train.py, of which SPADE needs `dataset=`, as its input channels do not say what they mean; nor can one see whether it
-doubles five times (normal) or six (more: Cityscapes and GTA, by themselves):
+doubles five times (normal) or six (more: Cityscapes, by itself):
 
     import_checkpoint.py latest_net_G.pth ade20k.pt dataset=ade20k
     import_checkpoint.py latest_net_G.pth coco.pt dataset=folder dataset.classes=182 dataset.ignore=255 \
@@ -140,6 +140,8 @@ def import_checkpoint(sources: Sequence[Path], out: Path, words: Sequence[str] =
         if told.get(key, value) != value:
             raise UserError(f"{word}: the files have {key}={told[key]}; leave the word out")
     cfg, choice = composed([*HOSTS[source.model], *asked, f"run={re.sub(r'[^A-Za-z0-9._+-]+', '-', out.stem)}", *words])
+    if isinstance(ORDERS.get(choice), str):
+        raise UserError(f"{source.path}: dataset={choice}: its official channels are not known: {ORDERS[choice]}")
     validate(cfg)
     inputs = declared(cfg, source)
     check_data(cfg, inputs, get_object(cfg.setting._target_))
@@ -223,12 +225,10 @@ def declared(cfg: DictConfig, source: Official) -> Inputs:
 def official_order(choice: str, inputs: Inputs, source: Official) -> list[int] | None:
     """For each label channel of the data set `choice` its index in official networks; None where both are one.
 
-    Raises: UserError where that is not known.
+    Raises: UserError where the words gave the data set other classes than it has.
     """
     order = ORDERS.get(choice)
-    if isinstance(order, str):
-        raise UserError(f"{source.path}: dataset={choice}: the official order of channels is not known: {order}")
-    if order is None:
+    if not isinstance(order, list):
         return None
     labels = inputs.source_channels - inputs.instance if inputs.labels else 0
     if source.model != "spade" or labels != len(order) or inputs.ignore is None:

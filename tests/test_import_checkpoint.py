@@ -187,7 +187,7 @@ def test_every_data_set_has_a_word_about_its_official_channels():
 @pytest.mark.parametrize(
     ("channels", "words", "told"),
     [
-        (35, ("dataset=gta",), "dataset=gta: the official order of channels is not known: CFL released no loader"),
+        (35, ("dataset=gta",), "dataset=gta: its official channels are not known: CFL released no loader"),
         (12, ("dataset=camvid",), "no official code reads CamVid; dataset=folder takes"),
         (19, ("dataset=celebahq_semantic",), "sets two channels a pixel"),
         (15, ("dataset=celebahq_edge",), r"CoCosNet's are in \[0, 1\]"),
