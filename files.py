@@ -18,24 +18,30 @@ _numbers = count()
 
 
 @contextmanager
-def atomically(path: Path) -> Iterator[IO[bytes]]:
+def atomically(path: Path, flush: bool = True) -> Iterator[IO[bytes]]:
     """An open file that takes the place of `path` when the block ends without an error.
 
     The bytes are flushed to disk before the rename, and the folder after it. After a crash at any moment `path` is the
     old file or the new one. On any error, KeyboardInterrupt included, the temporary file is removed.
+
+    Args:
+        flush: false leaves flushing to the system, for thousands of files that can be made again: after a power cut
+            the file may be empty or cut short.
     """
     temporary = path.with_name(f".patchwise-{_host()}-{os.getpid()}-{next(_numbers)}.tmp")
     try:
         with temporary.open("wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if flush:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
-    _flush_folder(path.parent)
+    if flush:
+        _flush_folder(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -138,8 +138,11 @@ def seen(folder: Path) -> str:
     """What lies in a folder, for errors about what does not."""
     if not folder.is_dir():
         return f"{folder} does not exist either"
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    return f"{folder} has the folders {', '.join(names[:10]) or 'none'}"
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    folders = [name for name in names if (folder / name).is_dir()]
+    if folders:
+        return f"{folder} has the folders {first_names(folders)}"
+    return f"{folder} has no folders" + (f", but {len(names)} files: {first_names(names)}" if names else "")
 
 
 def in_threads(work: Callable[[S], T], items: Iterable[S]) -> list[T]:
