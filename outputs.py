@@ -46,28 +46,30 @@ def read_note(folder: Path) -> dict[str, Any] | None:
     return note
 
 
-def start(key: str, folder: Path, names: Sequence[str], about: Mapping[str, Any]) -> None:
+def start(key: str | None, folder: Path, names: Sequence[str], about: Mapping[str, Any], adopt: bool = False) -> None:
     """List in render.json what will be written, and remove what an earlier run wrote and this one does not.
 
     Args:
-        key: the config key that named the folder, for messages.
+        key: the config key that named the folder, for messages; None for a folder that a command chose itself.
         names: of the files, relative to the folder, with / between folders.
         about: what else render.json says; `complete`, `images` and `names` are added.
+        adopt: without a render.json, files of these names are known to be an older version's.
     Raises: UserError for a name that comes twice, for a file in the way that no run of ours wrote, and where nothing
         can be written.
     """
+    place, cure = (folder, "") if key is None else (f"{key}={folder}", f"choose another {key}=, or ")
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise UserError(f"{key}={folder}: two images would be {name}; two inputs share a name, rename one of them")
+            raise UserError(f"{place}: two images would be {name}: two inputs share this name; rename one of them")
         seen.add(name)
     note = read_note(folder)
-    ours = set() if note is None else set(note.get("names", ()))
+    ours = _owned(folder, note) if note is not None else seen if adopt else set()
     foreign = [name for name in names if name not in ours and os.path.lexists(folder / name)]
     if foreign:
         raise UserError(
-            f"{key}={folder}: {_listed(foreign)} would be overwritten, which {NOTE} there does not list; choose another "
-            f"{key}=, or move {'it' if len(foreign) == 1 else 'them'} away"
+            f"{place}: {_listed(foreign)} would be overwritten, but {NOTE} there does not list "
+            f"{'it' if len(foreign) == 1 else 'them'}; {cure}move the file{'s' * (len(foreign) > 1)} away"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -76,17 +78,15 @@ def start(key: str, folder: Path, names: Sequence[str], about: Mapping[str, Any]
             _remove(folder, name)
         _write(folder, names, about, complete=False)
     except OSError as error:
-        raise UserError(
-            f"{error.filename or folder}: cannot be written ({error.strerror or error}); change {key}="
-        ) from error
+        raise _unwritable(key, folder, error) from error
 
 
-def finish(key: str, folder: Path, names: Sequence[str], about: Mapping[str, Any]) -> None:
+def finish(key: str | None, folder: Path, names: Sequence[str], about: Mapping[str, Any]) -> None:
     """Mark the folder as complete; the arguments are those of `start`."""
     try:
         _write(folder, names, about, complete=True)
     except OSError as error:
-        raise UserError(f"{folder / NOTE}: cannot be written ({error.strerror or error}); change {key}=") from error
+        raise _unwritable(key, folder, error) from error
 
 
 def select(key: str, folder: Path, found: Iterable[str]) -> tuple[set[str], list[str]]:
@@ -101,8 +101,8 @@ def select(key: str, folder: Path, found: Iterable[str]) -> tuple[set[str], list
         return there, []
     if not note.get("complete", True):
         raise UserError(f"{key}={folder}: holds a part of {note['images']} images ({NOTE}); run the same command again")
-    if "names" not in note:  # an older version gave the number alone
-        if len(there) != note["images"]:
+    if "names" not in note:
+        if not _owned(folder, note):
             raise UserError(
                 f"{key}={folder}: holds {len(there)} images where {NOTE} says {note['images']}; remove the folder and "
                 "make it again"
@@ -114,6 +114,19 @@ def select(key: str, folder: Path, found: Iterable[str]) -> tuple[set[str], list
     strange = sorted(there - names)
     what = f"{key}={folder}: left out {_listed(strange)}, which {NOTE} there does not list"
     return names, [what] if strange else []
+
+
+def _owned(folder: Path, note: Mapping[str, Any]) -> set[str]:
+    """The files that render.json lists; with one of an older version, which gives their number, all PNGs if it fits."""
+    if "names" in note:
+        return set(note["names"])
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*.png")}
+    return found if len(found) == note["images"] else set()
+
+
+def _unwritable(key: str | None, folder: Path, error: OSError) -> UserError:
+    cure = f"change {key}=" if key else "change its permissions, or free some space"
+    return UserError(f"{error.filename or folder}: cannot be written ({error.strerror or error}); {cure}")
 
 
 def _write(folder: Path, names: Sequence[str], about: Mapping[str, Any], complete: bool) -> None:

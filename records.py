@@ -29,9 +29,9 @@ def parse(text: bytes, finite: bool = True) -> Any:
     Args:
         finite: refuse NaN and infinity, which Python writes but JSON does not know.
     """
-    plain = {} if not finite else {"parse_float": _finite, "parse_constant": _finite}
+    number = _finite if finite else float
     try:
-        value = json.loads(text.decode(), parse_int=_whole, **plain)
+        value = json.loads(text.decode(), parse_int=_whole, parse_float=number, parse_constant=number)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     if b"\\ud" in text.lower():  # half of a surrogate pair is a legal string in Python, and cannot be encoded

@@ -1,6 +1,5 @@
 """Translate: `python test.py checkpoint=PATH [input=FOLDER] [output=FOLDER]`; one PNG per input under the same name."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,9 @@ from omegaconf import DictConfig
 
 from engine.config import ConfigError, Precision, register
 from engine.launch import entry, launch
+from engine.paths import check_checkpoint, check_input, data_root
 from errors import UserError
+from files import refuse_overlap
 
 
 def test(cfg: DictConfig) -> Path:
@@ -18,11 +19,15 @@ def test(cfg: DictConfig) -> Path:
     Raises:
         UserError: when the checkpoint does not fit, an input cannot be read, or the folder cannot be written.
     """
+    check_checkpoint(cfg.checkpoint)
+    if cfg.input is not None:
+        check_input(cfg.input)
+    import outputs
     from data.folders import Inputs as Sources
     from engine.build import build_dataset
     from engine.checkpoint import Loaded
     from engine.distributed import choose_device
-    from engine.render import Painted, Reversed, load_generator, render
+    from engine.render import Painted, Reversed, load_generator, names_of, render
 
     loaded = Loaded.open(cfg.checkpoint)
     names = [Precision.float32.value, Precision.bf16.value]
@@ -50,6 +55,7 @@ def test(cfg: DictConfig) -> Path:
             "channels": None if known.labels or colors else known.source_channels,
         }
         images, batch_size = Sources(cfg.input, **reading), 1  # native sizes differ, so one at a time
+        warn_of_two_halves(images, loaded.cfg.dataset.get("size"))
         if colors is not None:
             images = Painted(images, colors)
     output = (
@@ -66,10 +72,11 @@ def test(cfg: DictConfig) -> Path:
         "precision": precision.value,
     }
     refuse_mixture(output, about)
+    refuse_overlap("output", output, {"input": place_of(cfg.input), "dataset.root": data_root(loaded.cfg)})
+    names = [f"{name}.png" for name in names_of(images)]
+    outputs.start("output", output, names, about)
     count = render(generator, known, images, output, device, batch_size, cfg.workers, precision)
-    if count != len(images):
-        raise UserError(f"{output}: {count} images came out of {len(images)} inputs; two inputs share a name")
-    (output / "render.json").write_text(json.dumps({**about, "images": count}, indent=1) + "\n")
+    outputs.finish("output", output, names, about)
     print(f"{count} images in {output}")
     return output
 
@@ -84,14 +91,37 @@ def default_name(cfg: DictConfig, name: str) -> str:
 
 def refuse_mixture(output: Path, about: dict[str, Any]) -> None:
     """Raises: UserError where the folder holds images of another input, split or network, by its render.json."""
-    note = output / "render.json"
-    before = json.loads(note.read_text()) if note.is_file() else {}
+    import outputs
+
+    before = outputs.read_note(output) or {}
     for key in ("network", "split", "input"):
         if before.get(key, about[key]) != about[key]:
             raise UserError(
                 f"output={output}: holds images of {key}={before[key]}, not {about[key]}; choose another output=, or "
                 "remove the folder"
             )
+
+
+def place_of(place: str | None) -> Path | None:
+    """The file or folder of input=, or the folder that holds all that a pattern finds; no output may touch it."""
+    from data.files import find_inputs
+
+    if place is None or (path := Path(place).expanduser()).exists():
+        return None if place is None else path
+    return find_inputs(path)[0]
+
+
+def warn_of_two_halves(images: Any, size: Any) -> None:
+    """One line where an input is twice as wide as the training images: probably a pair side by side in one picture."""
+    from data.reading import read_header
+
+    file = images.files[0][0]
+    height, width = read_header(file).size
+    if size is not None and abs(width / height / (size[1] / size[0]) - 2) < 0.02:
+        print(
+            f"warning: {file} is {width}x{height}, twice as wide as the training images in proportion: if it shows two "
+            "images side by side, both halves are translated; cut them apart first"
+        )
 
 
 def shows_colours(place: str) -> bool:

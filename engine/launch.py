@@ -14,14 +14,14 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from engine.paths import GONE
 from engine.pipes import quiet_pipes
 from errors import UserError
 
 OUTSIDE = {  # what the system refuses: no fault of ours
-    getattr(errno, name)
-    for name in "EACCES EPERM EROFS ENOSPC EDQUOT ENOTDIR EEXIST EISDIR ENAMETOOLONG ELOOP EFBIG EIO ESTALE".split()
-    if hasattr(errno, name)
-}
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR,
+    errno.ENAMETOOLONG, errno.ELOOP, errno.EFBIG, errno.EIO, errno.ESTALE,
+}  # fmt: skip
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
@@ -55,7 +55,7 @@ def _launch(main: Callable[[], object]) -> None:
     try:
         Path.cwd()
     except FileNotFoundError:
-        fail("the current folder does not exist any more; change to another one")
+        fail(GONE)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and any(word in ("-m", "--multirun") for word in sys.argv[1:]):
         fail(
             "-m (multirun) came under torchrun, where its second job would hang; use one of them, "

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from errors import UserError
 from files import refuse_overlap
 
+GONE = "the current folder does not exist any more; change to another one"
 QUOTED = set(",'\"[]{}()$\\")  # a value with these is Hydra's to read
 
 
@@ -71,14 +72,19 @@ def check_raw(place: str) -> None:
         raise UserError(f"raw={place}: no such folder; `python prepare.py --help` says what each data set wants")
 
 
+def check_root(root: str | Path) -> None:
+    """Raises: UserError where dataset.root is no folder."""
+    if not Path(root).expanduser().is_dir():
+        raise UserError(
+            f"{root}: no such folder; set dataset.root or DATA_ROOT, or make it by prepare.py (--help tells how)"
+        )
+
+
 def check_training(cfg: DictConfig, folder: Path) -> None:
     """The paths of train.py. Raises: UserError where one is missing, or the run folder and the data overlap."""
     root = data_root(cfg)
     if root is not None:
-        if not root.is_dir():
-            raise UserError(
-                f"{root}: no such folder; set dataset.root or DATA_ROOT, or make it by prepare.py (--help tells how)"
-            )
+        check_root(root)
         refuse_overlap("hydra.run.dir", folder, {"dataset.root": root})
     if cfg.checkpoint is not None:
         check_checkpoint(cfg.checkpoint)
@@ -92,17 +98,39 @@ def data_root(cfg: DictConfig) -> Path | None:
     return None if root is None else Path(str(root)).expanduser()
 
 
-def early(checks: Mapping[str, Callable[[str], Any]], arguments: list[str] | None = None) -> None:
-    """In a script whose imports are heavy, before them: check the words KEY=PATH of its command line.
+def early(checks: Mapping[str, Callable[[str], Any]]) -> None:
+    """For a script whose imports are heavy, before them: check the words KEY=PATH of its command line.
 
     Words that only Hydra can read are left to it.
     """
+
+    def check() -> None:
+        for word in sys.argv[1:]:
+            key, _, value = word.partition("=")
+            if key in checks and value not in ("", "null") and not QUOTED & set(value):
+                checks[key](value)
+
+    _or_fail(check)
+
+
+def early_files(suffixes: tuple[str, ...]) -> None:
+    """The same for a script whose words are files, of which the last is written."""
+
+    def check() -> None:
+        for word in [word for word in sys.argv[1:] if word.endswith(suffixes) and "=" not in word][:-1]:
+            if not Path(word).is_file():
+                raise UserError(f"{word}: no such file")
+
+    _or_fail(check)
+
+
+def _or_fail(check: Callable[[], None]) -> None:
     from engine.launch import fail
 
-    for word in sys.argv[1:] if arguments is None else arguments:
-        key, _, value = word.partition("=")
-        if key in checks and value not in ("", "null") and not QUOTED & set(value):
-            try:
-                checks[key](value)
-            except UserError as error:
-                fail(str(error))
+    try:
+        Path.cwd()
+        check()
+    except FileNotFoundError:
+        fail(GONE)
+    except UserError as error:
+        fail(str(error))

@@ -20,13 +20,15 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from errors import UserError
+from outputs import select
 
 SUFFIXES = frozenset({".bmp", ".jpg", ".jpeg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 Size = tuple[int, int]
 
 
 def image_files(folder: Path, key: str = "folder") -> list[Path]:
-    """Image files of a flat or nested folder, sorted by relative path; hidden files and folders are passed over.
+    """Image files of a flat or nested folder, sorted by relative path; hidden files and folders are passed over, and
+    in a folder with a render.json what that does not list.
 
     Args:
         key: the config key that named the folder, for the messages.
@@ -35,11 +37,23 @@ def image_files(folder: Path, key: str = "folder") -> list[Path]:
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise UserError(f"{key}={folder}: {what}; a folder of images was wanted")
-    found = [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
-    files = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
-    if not files:
+    files = _named(folder)
+    listed, _ = select(key, folder, files)
+    if not listed:
         raise UserError(f"{key}={folder}: holds no image; wanted files ending in {' '.join(sorted(SUFFIXES))}")
-    return sorted(files, key=lambda path: path.relative_to(folder).as_posix())
+    return [files[name] for name in sorted(listed)]
+
+
+def left_out(folder: Path, key: str = "folder") -> list[str]:
+    """A line about images of a folder that its render.json does not list, if there are any."""
+    return select(key, folder, _named(folder))[1]
+
+
+def _named(folder: Path) -> dict[str, Path]:
+    """Image files by relative name."""
+    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES}
+    hidden = {name for name in found if any(part.startswith(".") for part in name.split("/"))}
+    return {name: path for name, path in found.items() if name not in hidden and path.is_file()}
 
 
 def read(path: Path, size: Size | None = None, interpolation: str = "bicubic") -> Tensor:

@@ -77,7 +77,7 @@ def read(path: Path) -> Picture | None:
     """(H, W, 3), or None for a file that is not there or no picture."""
     try:
         return np.array(Image.open(path).convert("RGB"))
-    except (OSError, SyntaxError, ValueError):
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
 
 

@@ -21,6 +21,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, Python looks into scripts/ only
 
+from engine.paths import early_files
+
+if __name__ == "__main__":  # before torch is loaded
+    early_files((".pt", ".pth"))
+
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import DictConfig
@@ -33,6 +38,7 @@ from engine.config import register
 from engine.inputs import Inputs
 from engine.launch import CONFIGS, fail, launch
 from errors import UserError
+from files import refuse_overlap
 from losses.comparison import Comparison
 from models.official import convert, recognise
 from models.resnet import LAYERS
@@ -84,6 +90,7 @@ def import_checkpoint(sources: Sequence[Path], out: Path, words: Sequence[str] =
     Raises:
         UserError: for a file that is not official, or does not fit the others or the words.
     """
+    refuse_overlap("OUT", out, {str(path): path for path in sources})
     files = {file.kind: file for file in map(Official.read, sources)}
     if len(files) < len(sources) or "generator" not in files:
         raise UserError(
@@ -120,7 +127,10 @@ def import_checkpoint(sources: Sequence[Path], out: Path, words: Sequence[str] =
             fitted(terms[0], files["heads"])
             networks["objective"] = parts.objective
     states = {name: network.state_dict() for name, network in networks.items()}
-    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out}: its folder cannot be made ({error.strerror}); change OUT.pt") from error
     write(out, contents(cfg, 0, inputs, networks=states, encoder=None))
     if not inputs.labels and inputs.source_channels not in (1, 3):
         print("note: its inputs are read in [-1, 1] here; code made from CoCosNet's has such maps in [0, 1]")
@@ -186,7 +196,7 @@ def target(paths: Sequence[Path]) -> Path:
     if len(paths) < 2 or paths[-1].suffix != ".pt":
         came = ", ".join(map(str, paths)) or "none"
         raise UserError(f"files: {came}; wanted: one or more official files, then OUT.pt, the checkpoint to write")
-    if paths[-1].exists():
+    if paths[-1].exists() and paths[-1].resolve() not in [path.resolve() for path in paths[:-1]]:
         read(paths[-1])  # refuses what is no checkpoint of ours
     return paths[-1]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FLOORS = {"errors": 0, "files": 0, "outputs": 0, "records": 0, "data": 1, "losses": 1, "models": 1, "metrics": 2, "engine": 2, "results": 3}
-GROUND = {name for name, floor in FLOORS.items() if floor == 0}
+GROUND = {"errors", "files", "outputs", "records"}
+FLOORS = dict.fromkeys(GROUND, 0) | {"data": 1, "losses": 1, "models": 1, "metrics": 2, "engine": 2, "results": 3}
 ALLOWED = {  # besides its own folder and the ground floor
     "data": set(),
     "losses": set(),
