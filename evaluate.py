@@ -57,6 +57,8 @@ def check_paths(cfg: DictConfig) -> None:
         check_folder(key, cfg[key])
     check_segmenter(cfg.segmenter)
     if cfg.out is not None:
+        if Path(cfg.out).expanduser().is_dir():
+            raise UserError(f"out={cfg.out}: is a folder; a file name ending in .json was wanted")
         refuse_overlap("out", Path(cfg.out), {key: _path(cfg[key]) for key in (*FOLDERS, "segmenter")})
 
 
@@ -229,8 +231,6 @@ def report(
     from metrics.ranks import once, rank
     from metrics.rules import Rule
 
-    if out.is_dir():
-        raise UserError(f"out={out}: is a folder; a file name ending in .json was wanted")
     if not origin:
         refuse_foreign(out)
     for key, least in (("batch_size", 1), ("workers", 0), ("seed", 0)):

@@ -1,6 +1,8 @@
 """Translate: `python test.py checkpoint=PATH [input=FOLDER] [output=FOLDER]`; one PNG per input under the same name."""
 
 import re
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +57,7 @@ def test(cfg: DictConfig) -> Path:
             "channels": None if known.labels or colors else known.source_channels,
         }
         images, batch_size = Sources(cfg.input, **reading), 1  # native sizes differ, so one at a time
-        warn_of_two_halves(images, loaded.cfg.dataset.get("size"))
+        warn_of_two_halves(images, loaded.cfg.dataset)
         if colors is not None:
             images = Painted(images, colors)
     output = (
@@ -111,13 +113,21 @@ def place_of(place: str | None) -> Path | None:
     return find_inputs(path)[0]
 
 
-def warn_of_two_halves(images: Any, size: Any) -> None:
-    """One line where an input is twice as wide as the training images: probably a pair side by side in one picture."""
-    from data.reading import read_header
+def warn_of_two_halves(images: Any, dataset: DictConfig) -> None:
+    """One line where an input is twice as wide as the training images: probably a pair side by side in one picture.
 
+    A run resizes its images to `dataset.size` whatever their shape, so one of them is looked at too, if it is there.
+    """
+    from data.reading import SUFFIXES, read_header
+
+    sizes = [tuple(dataset.size)] if dataset.get("size") else []
+    for place in sorted(Path(str(dataset.root)).expanduser().glob("train*")) if dataset.get("root") else []:
+        found = (path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES - {".npy"} and path.is_file())
+        with suppress(UserError):  # its own reader has the words for a damaged file
+            sizes += [read_header(file).size for file in islice(found, 1)]
     file = images.files[0][0]
     height, width = read_header(file).size
-    if size is not None and abs(width / height / (size[1] / size[0]) - 2) < 0.02:
+    if any(abs(width * high / (height * wide) - 2) < 0.02 for high, wide in sizes):
         print(
             f"warning: {file} is {width}x{height}, twice as wide as the training images in proportion: if it shows two "
             "images side by side, both halves are translated; cut them apart first"

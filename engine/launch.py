@@ -78,9 +78,11 @@ def refusal(error: OSError) -> str:
     """One line about a file that cannot be read, made or written."""
     if error.filename is None:
         return f"{error.strerror}; free some space, or choose another folder"
+    unread = Path(os.fsdecode(error.filename)).is_file() and not os.access(error.filename, os.R_OK)
+    what = "read" if unread else "made or written"
     return (
-        f"{error.filename}: cannot be read, made or written ({error.strerror}); change its permissions, or the key "
-        "that names it, such as run= or hydra.run.dir"
+        f"{os.fsdecode(error.filename)}: cannot be {what} ({error.strerror}); change its permissions, or the key that "
+        "names it, such as run= or hydra.run.dir"
     )
 
 
