@@ -21,7 +21,6 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
     A folder that holds a checkpoint of the same config goes on from there, exactly. `overrides` are the words of the
     command, to tell a default from a wish. SIGTERM and SIGUSR1 end it at a step with a checkpoint, as Preempted.
     """
-    check_training(cfg, folder)
     import torch  # here and below, so that --help, a mistyped key and a missing folder answer without loading it
 
     from engine import distributed
@@ -306,11 +305,13 @@ def compile_networks(networks: Sequence, device: Any) -> None:
 @entry("train")
 def main(cfg: DictConfig) -> None:
     """The command line."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    check_training(cfg, folder)
     from engine.distributed import rank
     from engine.preempt import EXIT_CODE, Preempted
 
     try:
-        train(cfg, Path(HydraConfig.get().runtime.output_dir), task_overrides())
+        train(cfg, folder, task_overrides())
     except Preempted as stop:
         if rank() == 0:
             print(stop, flush=True)

@@ -136,7 +136,7 @@ def _shapes(file: Path) -> tuple[int, int, Size]:
 
 
 def _described(stored: Any, key: str) -> tuple[tuple[int, ...], str] | None:
-    held = stored[key] if key in stored else None
+    held = stored.get(key)
     return None if held is None else (getattr(held, "shape", ()), str(getattr(held, "dtype", "a group")))
 
 
