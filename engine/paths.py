@@ -46,11 +46,11 @@ def check_input(place: str) -> None:
         raise UserError(f"{path}: no such folder, file or pattern; set input")
 
 
-def check_folder(key: str, place: str | None) -> None:
+def check_folder(key: str, place: str | None, wanted: str = "a folder of images") -> None:
     """Raises: UserError where a key does not name a folder; null is none."""
     if place is not None and not (path := Path(place).expanduser()).is_dir():
         what = "is a file" if path.exists() else "does not exist"
-        raise UserError(f"{key}={place}: {what}; a folder of images was wanted")
+        raise UserError(f"{key}={place}: {what}; {wanted} was wanted")
 
 
 def check_segmenter(place: str | None) -> None:

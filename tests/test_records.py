@@ -33,7 +33,7 @@ def broken(path, every=1):
 
 
 def survives(path, read, every=1):
-    """Reading the broken texts of a file succeeds or raises one line; how many there were, and how many were refused."""
+    """Reading the broken texts of a file succeeds or raises one line; how many there were, and were refused."""
     count = refused = 0
     for _ in broken(path, every):
         count += 1
