@@ -119,11 +119,12 @@ def warn_of_two_halves(images: Any, dataset: DictConfig) -> None:
 
     A run resizes its images to `dataset.size` whatever their shape, so one of them is looked at too, if it is there.
     """
-    from data.reading import SUFFIXES, read_header
+    from listing import PICTURES, walk
+    from pixels import read_header
 
     sizes = [tuple(dataset.size)] if dataset.get("size") else []
     for place in sorted(Path(str(dataset.root)).expanduser().glob("train*")) if dataset.get("root") else []:
-        found = (path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES - {".npy"} and path.is_file())
+        found = (place / prefix / name for prefix, names in walk(place, PICTURES) for name in names)
         with suppress(UserError):  # its own reader has the words for a damaged file
             sizes += [read_header(file).size for file in islice(found, 1)]
     file = images.files[0][0]
