@@ -32,7 +32,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         if cfg.checkpoint is not None:
             if cfg.fake is not None or cfg.real is not None:
                 raise UserError("checkpoint= came with fake= or real=; give a run, or two folders")
-            return evaluate_run(cfg, Loaded.open(cfg.checkpoint, cfg.which))
+            return evaluate_run(cfg, Loaded.open(cfg.checkpoint, cfg.which, cfg.dataset))
         for key in ("fake", "real"):
             if cfg[key] is None:
                 raise UserError(
@@ -46,6 +46,8 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
 def evaluate_run(cfg: DictConfig, loaded: Any, quiet: bool = False) -> dict[str, Any]:
     """Render a split with the generator of `loaded` (engine.checkpoint) and measure it; returns the report.
 
+    Another evaluation of the same images of this run, of which training may be one, is waited for.
+
     Beside the checkpoint appear eval/<step>.json, eval/<step>.png (source | generated | real) and eval/images/, which
     holds the generated images, the real ones and label maps as the data set's own loader sizes them, and a random
     sample of training images for the floors. For another split than test, or some of its images only, the same lies in
@@ -54,6 +56,22 @@ def evaluate_run(cfg: DictConfig, loaded: Any, quiet: bool = False) -> dict[str,
     Args:
         quiet: training asks: no table, no picture, and the generated images are kept until the next time only.
     """
+    from engine.lock import FolderLock
+    from metrics.ranks import once
+
+    folder = loaded.path.parent / "eval"
+    if cfg.split != "test" or cfg.images is not None:
+        folder = folder / f"{cfg.split}-{cfg.images or 'all'}"
+    lock = FolderLock(folder / ".lock", "an evaluation", "wait for its end")
+    try:
+        once(lock.wait)
+        return _evaluate_run(cfg, loaded, folder, quiet)
+    finally:
+        lock.release()
+
+
+def _evaluate_run(cfg: DictConfig, loaded: Any, folder: Path, quiet: bool) -> dict[str, Any]:
+    """`evaluate_run` in its folder, which no other evaluation writes to meanwhile."""
     from torch.utils.data import Subset
 
     from engine.build import build_dataset
@@ -64,10 +82,8 @@ def evaluate_run(cfg: DictConfig, loaded: Any, quiet: bool = False) -> dict[str,
     from results.paper import paper_row
     from results.shapes import cited
 
-    run, device, folder = loaded.cfg, choose_device(cfg.device), loaded.path.parent / "eval"
+    run, device = loaded.cfg, choose_device(cfg.device)
     data, whole = split_of(run, cfg.split), cfg.split == "test" and cfg.images is None
-    if not whole:
-        folder = folder / f"{cfg.split}-{cfg.images or 'all'}"
     chosen = spread(len(data.sources()), cfg.images)
     sources, reals = Subset(data.sources(), chosen), Subset(data.reals(), spread(len(data.reals()), cfg.images))
     images, mine = folder / "images", share(len(reals), 1)

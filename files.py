@@ -18,8 +18,11 @@ _numbers = count()
 
 
 @contextmanager
-def atomically(path: Path) -> Iterator[IO[bytes]]:
+def atomically(path: Path, durable: bool = True) -> Iterator[IO[bytes]]:
     """An open file that takes the place of `path` when the block ends without an error.
+
+    Args:
+        durable: false does not wait for the disk, for images that can be made again and of which there are many.
 
     The bytes are flushed to disk before the rename, and the folder after it. After a crash at any moment `path` is the
     old file or the new one. On any error, KeyboardInterrupt included, the temporary file is removed.
@@ -29,13 +32,15 @@ def atomically(path: Path) -> Iterator[IO[bytes]]:
         with temporary.open("wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
-    _flush_folder(path.parent)
+    if durable:
+        _flush_folder(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from engine.config import ConfigError, Precision, register
 from engine.launch import entry, launch
 from errors import UserError
+from files import write_text
 
 
 def test(cfg: DictConfig) -> Path:
@@ -22,9 +23,10 @@ def test(cfg: DictConfig) -> Path:
     from engine.build import build_dataset
     from engine.checkpoint import Loaded
     from engine.distributed import choose_device
+    from engine.lock import FolderLock
     from engine.render import Painted, Reversed, load_generator, render
 
-    loaded = Loaded.open(cfg.checkpoint)
+    loaded = Loaded.open(cfg.checkpoint, dataset=cfg.dataset)
     names = [Precision.float32.value, Precision.bf16.value]
     if cfg.precision is not None and cfg.precision not in names:
         raise ConfigError(f"precision={cfg.precision}: one of {', '.join(names)} is wanted")
@@ -65,11 +67,12 @@ def test(cfg: DictConfig) -> Path:
         "input": cfg.input,
         "precision": precision.value,
     }
-    refuse_mixture(output, about)
-    count = render(generator, known, images, output, device, batch_size, cfg.workers, precision)
-    if count != len(images):
-        raise UserError(f"{output}: {count} images came out of {len(images)} inputs; two inputs share a name")
-    (output / "render.json").write_text(json.dumps({**about, "images": count}, indent=1) + "\n")
+    with FolderLock(output / ".lock", "test.py", "change output="):  # two at once would mix their images
+        refuse_mixture(output, about)
+        count = render(generator, known, images, output, device, batch_size, cfg.workers, precision)
+        if count != len(images):
+            raise UserError(f"{output}: {count} images came out of {len(images)} inputs; two inputs share a name")
+        write_text(output / "render.json", json.dumps({**about, "images": count}, indent=1) + "\n")
     print(f"{count} images in {output}")
     return output
 

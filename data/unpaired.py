@@ -181,6 +181,10 @@ class Unpaired(TwoSides):
         name = self.real_names[index]
         return Example(name=name, target=read_image(self.real_files[name], self.target_channels))
 
+    def content(self) -> Mapping[str, Mapping[str, Path]]:
+        """Name -> file of both sides."""
+        return {"source": self.files, "target": self.real_files}
+
     def verify(self, limit: int = VERIFY_LIMIT) -> None:
         """Decodes every file of a side and checks every id, once before training; skips a side of more than `limit`.
 

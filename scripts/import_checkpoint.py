@@ -102,6 +102,7 @@ def import_checkpoint(sources: Sequence[Path], out: Path, words: Sequence[str] =
     with initialize_config_dir(str(CONFIGS), version_base=None):
         run = re.sub(r"[^A-Za-z0-9._+\-]+", "-", out.stem)
         cfg = compose("train", [*HOSTS[source.model], *asked, f"run={run}", *words])
+    settle_palette(cfg)
     inputs = declared(cfg, source)
     check_data(cfg, inputs, get_object(cfg.setting._target_))
     settle_channels(cfg, inputs)
