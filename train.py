@@ -34,7 +34,7 @@ def _train(cfg: DictConfig, folder: Path, overrides: Sequence[str], preemption: 
 
     from engine import distributed
     from engine.build import Rates, build, build_dataset, held_out, memory_format, settle_channels, settle_palette
-    from engine.checkpoint import Loaded, RunFolder, alone, restore, start_from
+    from engine.checkpoint import Loaded, RunFolder, claim, restore, start_from
     from engine.checks import validate
     from engine.guard import FiniteGuard, gradient_norm
     from engine.inputs import Inputs
@@ -59,7 +59,7 @@ def _train(cfg: DictConfig, folder: Path, overrides: Sequence[str], preemption: 
         ExitStack() as stack,
     ):
         locks: list[FolderLock] = []  # rank 0 has the one of the folder
-        distributed.on_first(lambda: locks.append(stack.enter_context(alone(folder))))
+        distributed.on_first(lambda: locks.append(stack.enter_context(claim(folder))))
         settle_palette(cfg)
         data = build_dataset(cfg, "train", augment=True)
         inputs = Inputs.of(data)

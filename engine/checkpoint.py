@@ -231,7 +231,9 @@ def place_data(config: DictConfig, data: Data | None, given: Mapping[str, Any]) 
     asked = {key: value for key, value in given.items() if value is not None}
     for key, value in asked.items():
         if key not in config:
-            raise UserError(f"dataset.{key}={value}: the data set of this checkpoint, {config.get('name')}, has no {key}")
+            raise UserError(
+                f"dataset.{key}={value}: the data set of this checkpoint, {config.get('name')}, has no {key}"
+            )
         config[key] = value
     below = data.below if data is not None else None
     if "root" not in asked and below is not None and "DATA_ROOT" in os.environ:
@@ -316,9 +318,10 @@ class RunFolder:
         if listed is not None and listed.fingerprint == before.fingerprint:
             before = listed
         if self.data.fingerprint is not None and (difference := before.difference(self.data)):
+            back = "put those back" if before.root == self.data.root else f"set dataset.root={before.root}"
             raise UserError(
-                f"{self.path}: was trained on other images: {difference}; choose another run=, to begin from these "
-                f"weights with checkpoint={self.path}, or set dataset.root={before.root}"
+                f"{self.path}: was trained on other images: {difference}; {back}, or choose another run= (with "
+                f"checkpoint={self.path} it begins from these weights)"
             )
 
     def save(self, step: int, inputs: Inputs, keep: int, name: str = "last.pt", **parts: Any) -> None:
@@ -396,7 +399,7 @@ class RunFolder:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[FolderLock]:
+def claim(folder: Path) -> Iterator[FolderLock]:
     """Make a run folder and train in it alone, without what processes that were killed there left behind.
 
     Raises: UserError naming the process that trains there already, or where the folder cannot be made or written.
@@ -458,7 +461,9 @@ def restore(
         if type(state["record"]["count"]) is not int:
             raise ValueError("its sums of logged values are damaged")
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
-        raise UserError(f"checkpoint={path}: no run can go on from it ({type(error).__name__}: {error}); {_START}") from error
+        raise UserError(
+            f"checkpoint={path}: no run can go on from it ({type(error).__name__}: {error}); {_START}"
+        ) from error
 
 
 _START = "start a new run from its weights: checkpoint=FILE with another run="

@@ -98,8 +98,10 @@ class Data:
         words = f"{self.root} ({mine}) there, {other.root} ({others}) here"
         if self.sides is None or other.sides is None:
             return words
-        before, now = ({f"{s}/{n}": v for s, names in data.sides.items() for n, v in names.items()}
-                       for data in (self, other))  # fmt: skip
+        before, now = (
+            {f"{side}/{name}": value for side, names in sides.items() for name, value in names.items()}
+            for sides in (self.sides, other.sides)
+        )
         kinds = {
             "missing": sorted(before.keys() - now.keys()),
             "new": sorted(now.keys() - before.keys()),
@@ -143,9 +145,7 @@ def _measure(content: Mapping[str, Mapping[str, Path]]) -> tuple[dict[str, Any],
         sums = {"names": names.hexdigest(), "data": data.hexdigest()}
         found[side] = {"files": len(files), "bytes": sum(size for _, size in sizes[side]), **sums}
         if count <= LISTED:
-            listed[side] = {
-                name: f"{size} {digest}" for (name, size), digest in zip(sizes[side], digests, strict=True)
-            }
+            listed[side] = {name: f"{size} {digest}" for (name, size), digest in zip(sizes[side], digests, strict=True)}
     return {"schema": SCHEMA, "kind": kind, "sides": found}, listed if count <= LISTED else None
 
 

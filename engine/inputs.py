@@ -46,7 +46,9 @@ class Inputs:
         for key, value in found.items():
             optional, switch = key in ("classes", "ignore"), key in ("labels", "instance", "aligned")
             if not (optional and value is None) and type(value) is not (bool if switch else int):
-                raise ValueError(f"inputs: {key} is {str(value)[:40]!r}; expected {'true or false' if switch else 'a whole number'}")
+                raise ValueError(
+                    f"inputs: {key} is {str(value)[:40]!r}; expected {'true or false' if switch else 'a whole number'}"
+                )
         return cls(**found)
 
     def json(self) -> str:

@@ -18,7 +18,7 @@ from errors import UserError
 
 # Errors of a folder that is not ours to write, or has no room: a user's to mend.
 UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ENOSPC}
-UNWRITABLE |= {errno.EDQUOT, errno.ENOENT, errno.ELOOP}
+UNWRITABLE |= {errno.EDQUOT, errno.ELOOP}
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 

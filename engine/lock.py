@@ -230,9 +230,10 @@ def _content(handle: int) -> bytes:
 
 
 def _start_of(pid: int) -> str:
-    """When a process began, in ticks since the host's start; "" where the system does not say."""
+    """When a process began, in ticks since the host's start; "" where the system does not say, and for a zombie."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        state, *words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "" if state in "ZX" else words[18]
     except (OSError, IndexError):
         return ""
 

@@ -14,7 +14,9 @@ import time
 from types import FrameType, TracebackType
 from typing import Any
 
-SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP", "SIGINT") if hasattr(signal, name)]
+SIGNALS = [
+    getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP", "SIGINT") if hasattr(signal, name)
+]
 EXIT_CODE = 85  # of a run that a signal stopped
 INTERRUPTED = 130  # of a run that Ctrl-C stopped
 ECHO = 1.0  # seconds in which a second SIGINT under torchrun is the same key: the terminal and torchrun both send it

@@ -194,11 +194,10 @@ def _increasing(values: dict[int, int]) -> set[int]:
         if at:
             before[key] = ends[at - 1]
         smallest[at : at + 1], ends[at : at + 1] = [value], [key]
-    found, key = set[int](), ends[-1] if ends else None
-    while key is not None:
-        found.add(key)
-        key = before.get(key)
-    return found
+    chain = ends[-1:]
+    while chain and chain[-1] in before:
+        chain.append(before[chain[-1]])
+    return set(chain)
 
 
 def _unused(path: Path) -> Path:

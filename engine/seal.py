@@ -70,7 +70,9 @@ def _records(file: IO[bytes], size: int) -> list[Record]:
     for entry in entries:
         file.seek(entry.header_offset)
         header = file.read(30)
-        start = entry.header_offset + 30 + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:], "little")
+        start = (
+            entry.header_offset + 30 + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:], "little")
+        )
         stop = start + entry.file_size
         if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
             raise ValueError(f"{entry.filename[:60]} is compressed, which torch.save never does")

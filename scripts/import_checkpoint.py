@@ -27,7 +27,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from data.sources import Sources
-from engine.build import build, build_generator, check_data, settle_channels
+from engine.build import build, build_generator, check_data, settle_channels, settle_palette
 from engine.checkpoint import contents, read, write
 from engine.config import register
 from engine.inputs import Inputs
