@@ -1,7 +1,6 @@
 """From a command line to a function: a user's mistake becomes one line and exit code 1, a bug keeps its traceback."""
 
 import difflib
-import errno
 import functools
 import os
 import re
@@ -16,9 +15,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from errors import UserError
 
-# Errors of a folder that is not ours to write, or has no room: a user's to mend.
-UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ENOSPC}
-UNWRITABLE |= {errno.EDQUOT, errno.ELOOP}
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
@@ -53,9 +49,7 @@ def launch(main: Callable[[], object]) -> None:
         main()
     except (HydraException, OmegaConfBaseException) as error:
         fail(explain(error, sys.argv[1:]))
-    except OSError as error:  # Hydra makes the run folder itself
-        if error.errno not in UNWRITABLE or error.filename is None:
-            raise
+    except (NotADirectoryError, FileExistsError, PermissionError) as error:  # Hydra makes the run folder itself
         fail(f"{error.filename}: cannot be made or written ({error.strerror}); change run= or hydra.run.dir")
     except KeyboardInterrupt:
         sys.exit(130)

@@ -518,7 +518,7 @@ def test_colours_and_data_are_found_without_the_files_of_training(tmp_path, monk
     from evaluate import evaluate
 
     report = evaluate(config(f"checkpoint={tmp_path / 'run'}", "metrics=[appearance]", "images=2", name="evaluate"))
-    assert report["subject"]["data_root"] == str(moved)
+    assert report["protocol"]["real"]["n"] == 2
     given = test(
         config(f"checkpoint={tmp_path / 'run'}", f"input={moved / 'test'}", f"output={tmp_path / 'o'}", name="test")
     )
