@@ -22,7 +22,7 @@ from engine import seal
 from engine.checkpoint import Damaged, Loaded, RunFolder, clean, read, write
 from engine.fingerprint import Data, below_data_root
 from engine.lock import FolderLock, Owner
-from engine.preempt import EXIT_CODE, INTERRUPTED, Preempted
+from engine.preempt import EXIT_CODE, INTERRUPTED, Preempted, Preemption
 from engine.record import Recorder, restore_log
 from errors import UserError
 from tests.compose import TINY, config, entry_file
@@ -536,6 +536,17 @@ def test_which_roots_lie_below_data_root():
 # Signals
 
 
+@pytest.fixture
+def heard():
+    """Signals as in a terminal's foreground: a test run in the background or by nohup ignores some."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGUSR2, signal.SIGHUP, signal.SIGINT)}
+    for number in before:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def at_step(monkeypatch, step, *numbers):
     """Send signals to this process in the middle of a step."""
     real, seen = Recorder.add, []
@@ -554,7 +565,7 @@ def at_step(monkeypatch, step, *numbers):
     ("number", "code"),
     [(signal.SIGUSR2, EXIT_CODE), (signal.SIGHUP, EXIT_CODE), (signal.SIGINT, INTERRUPTED)],
 )
-def test_a_signal_saves_at_its_step(whole, tmp_path, number, code, monkeypatch):
+def test_a_signal_saves_at_its_step(heard, whole, tmp_path, number, code, monkeypatch):
     before = signal.getsignal(number)
     with monkeypatch.context() as patch:
         at_step(patch, 3, number)
@@ -565,7 +576,7 @@ def test_a_signal_saves_at_its_step(whole, tmp_path, number, code, monkeypatch):
     assert_same(without_config(state(whole)), without_config(state(tmp_path)))
 
 
-def test_a_second_interrupt_aborts_at_once(tmp_path, monkeypatch):
+def test_a_second_interrupt_aborts_at_once(heard, tmp_path, monkeypatch):
     at_step(monkeypatch, 2, signal.SIGINT, signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, "train.steps=6", "train.save_every=1")
@@ -573,7 +584,7 @@ def test_a_second_interrupt_aborts_at_once(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("number", "error"), [(signal.SIGUSR2, Preempted), (signal.SIGINT, KeyboardInterrupt)])
-def test_before_the_first_step_a_signal_ends_the_run_at_once(tmp_path, number, error, monkeypatch):
+def test_before_the_first_step_a_signal_ends_the_run_at_once(heard, tmp_path, number, error, monkeypatch):
     monkeypatch.setattr("engine.build.build_dataset", lambda *_, **__: os.kill(os.getpid(), number))
     with pytest.raises(error) as stop:
         run(tmp_path)
@@ -581,13 +592,23 @@ def test_before_the_first_step_a_signal_ends_the_run_at_once(tmp_path, number, e
     assert not list(tmp_path.iterdir())
 
 
+def test_an_ignored_hangup_stays_ignored(heard):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
+    with Preemption() as preemption:
+        os.kill(os.getpid(), signal.SIGHUP)
+        preemption.listen(None)
+        assert not preemption.agreed()
+        os.kill(os.getpid(), signal.SIGUSR2)
+        assert preemption.agreed() and preemption.code == EXIT_CODE
+
+
 def test_a_signal_while_python_starts_is_exit_code_85(tmp_path):
-    """Before torch is loaded, and before there is a folder."""
+    """Before torch is loaded and there is a folder: an import of torch that waits for ever stands in for it."""
+    (tmp_path / "torch.py").write_text("import time\nprint('loading', flush=True)\ntime.sleep(60)\n")
     words = [sys.executable, "train.py", *TINY, f"hydra.run.dir={tmp_path / 'run'}"]
-    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    while b"hydra" not in (maps := Path(f"/proc/{process.pid}/maps").read_bytes()) and b"_yaml" not in maps:
-        assert process.poll() is None
-        time.sleep(0.01)
-    time.sleep(0.7)
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    process = subprocess.Popen(words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "loading\n"
     process.terminate()
-    assert process.wait() == EXIT_CODE, process.stderr.read()
+    assert process.communicate()[0].startswith("stopped by SIGTERM before its first step, with nothing new to save")
+    assert process.returncode == EXIT_CODE
