@@ -21,18 +21,19 @@ _numbers = count()
 def atomically(path: Path, durable: bool = True) -> Iterator[IO[bytes]]:
     """An open file that takes the place of `path` when the block ends without an error.
 
-    Args:
-        durable: false does not wait for the disk, for images that can be made again and of which there are many.
-
     The bytes are flushed to disk before the rename, and the folder after it. After a crash at any moment `path` is the
-    old file or the new one. On any error, KeyboardInterrupt included, the temporary file is removed.
+    old file or the new one. On any error, KeyboardInterrupt included, the temporary file is removed. Its name is short,
+    so `path` may have the longest name that the file system takes.
+
+    Args:
+        durable: False flushes nothing, for many files that can be made again: a power cut may leave them empty.
     """
     temporary = path.with_name(f".patchwise-{_host()}-{os.getpid()}-{next(_numbers)}.tmp")
     try:
         with temporary.open("wb") as file:
             yield file
-            file.flush()
             if durable:
+                file.flush()
                 os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:

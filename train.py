@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from engine.config import Precision, register, task_overrides
 from engine.launch import entry, launch
+from engine.paths import check_training
 from engine.preempt import Preempted, Preemption, leave_at_once
 
 
@@ -30,7 +31,7 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
 
 def _train(cfg: DictConfig, folder: Path, overrides: Sequence[str], preemption: Preemption) -> int:
     """`train`, while signals are heard."""
-    import torch  # here and below, so that --help and a mistyped key answer without loading it
+    import torch  # here and below, so that --help, a mistyped key and a missing folder answer without loading it
 
     from engine import distributed
     from engine.build import Rates, build, build_dataset, held_out, memory_format, settle_channels, settle_palette
@@ -313,8 +314,10 @@ def compile_networks(networks: Sequence, device: Any) -> None:
 @entry("train")
 def main(cfg: DictConfig) -> None:
     """The command line."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    check_training(cfg, folder)
     try:
-        train(cfg, Path(HydraConfig.get().runtime.output_dir), task_overrides())
+        train(cfg, folder, task_overrides())
     except Preempted as stop:
         if os.environ.get("RANK", "0") == "0":
             print(stop, flush=True)
