@@ -29,9 +29,10 @@ def test(cfg: DictConfig) -> Path:
     from engine.build import build_dataset
     from engine.checkpoint import Loaded
     from engine.distributed import choose_device
+    from engine.lock import FolderLock
     from engine.render import Painted, Reversed, check_pixels, load_generator, names_of, render
 
-    loaded = Loaded.open(cfg.checkpoint)
+    loaded = Loaded.open(cfg.checkpoint, dataset=cfg.dataset)
     names = [Precision.float32.value, Precision.bf16.value]
     if cfg.precision is not None and cfg.precision not in names:
         raise ConfigError(f"precision={cfg.precision}: one of {', '.join(names)} is wanted")
@@ -77,9 +78,10 @@ def test(cfg: DictConfig) -> Path:
     refuse_mixture(output, about)
     refuse_overlap("output", output, {"input": place_of(cfg.input), "dataset.root": data_root(loaded.cfg)})
     names = [f"{name}.png" for name in names_of(images)]
-    outputs.start("output", output, names, about)
-    count = render(generator, known, images, output, device, batch_size, cfg.workers, precision)
-    outputs.finish("output", output, names, about)
+    with FolderLock(output / ".lock", "test.py", "change output="):  # two at once would mix their images
+        outputs.start("output", output, names, about)
+        count = render(generator, known, images, output, device, batch_size, cfg.workers, precision)
+        outputs.finish("output", output, names, about)
     print(f"{count} images in {output}")
     return output
 

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from data.folders import MissingSplit
+from data.labels import palette_rows
 from engine.checks import choices, encoded
 from engine.config import ConfigError, Init
 from engine.distributed import rank, world
@@ -123,6 +124,13 @@ def settle_channels(cfg: DictConfig, inputs: Inputs) -> None:
     for key in found.keys() & cfg.dataset.keys():
         if cfg.dataset[key] is None:
             cfg.dataset[key] = found[key]
+
+
+def settle_palette(cfg: DictConfig) -> None:
+    """Replace the path of a palette in the config by its colours: a checkpoint is then read without that file."""
+    palette = cfg.dataset.get("palette")
+    if isinstance(palette, str):
+        cfg.dataset.palette = palette_rows(palette)
 
 
 def memory_format(cfg: DictConfig, device: torch.device) -> torch.memory_format:
