@@ -123,7 +123,7 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
         @profile.part("checkpoint")
         def save(step: int, name: str = "last.pt") -> None:
             guard.settle()
-            pooled = {name: pool.state(world) for name, pool in parts.pools.items()} if options.pool else {}
+            pooled = {name: pool.state() for name, pool in parts.pools.items()} if options.pool else {}
             if rank == 0:
                 networks = {name: network.state_dict() for name, network in parts.networks.items()}
                 optimizers = {name: optimizer.state_dict() for name, optimizer in rates.optimizers.items()}
@@ -216,7 +216,7 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
             # Where the discriminator comes first (CUT), one micro-batch's graph waits for it; several would all have to
             # be kept, so that their images are made twice instead.
             first, alone = parts.setting.discriminator_first, options.accumulate == 1
-            if first and not alone:
+            if first and not alone and others:
                 with autocast:
                     fakes = [parts.generator_step.fakes(batch, draw) for batch in micros]
                 step_others(step, fakes, values)
@@ -241,7 +241,7 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
                 values[f"norm/{name}"] = gradient_norm(network)
             rates.optimizers["generator"].step()
             if not first:
-                if options.regenerate_fake:
+                if options.regenerate_fake and parts.discriminators:
                     with autocast:
                         kept = [parts.generator_step.fakes(batch, draw) for batch in micros]
                 step_others(step, kept, values)

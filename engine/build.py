@@ -14,7 +14,6 @@ from torch import nn
 from data.folders import MissingSplit
 from engine.checks import choices, encoded
 from engine.config import ConfigError, Init
-from engine.distributed import rank
 from engine.inputs import Inputs
 from engine.pool import ImagePool
 from engine.sampling import mix
@@ -120,8 +119,8 @@ def settle_channels(cfg: DictConfig, inputs: Inputs) -> None:
     found = {"source_channels": inputs.source_channels, "target_channels": inputs.target_channels}
     if not inputs.labels:
         found["channels"] = inputs.source_channels
-    for key in found.keys() & cfg.dataset.keys():
-        if cfg.dataset[key] is None:
+    for key in found:
+        if key in cfg.dataset and cfg.dataset[key] is None:
             cfg.dataset[key] = found[key]
 
 
@@ -174,7 +173,9 @@ def build(cfg: DictConfig, inputs: Inputs) -> Build:
     _check_views(cfg, inputs, terms, encoder, kind)
     _check_channels(cfg, inputs, terms, encoder)
     taps = encoder.layers if isinstance(encoder, GeneratorEncoder) else []
-    setting: Any = make(cfg.setting, "setting", **generators, reads=reads, taps=taps)
+    needed = [judge for judge in kind.judges if judged([judge]) & reads]
+    wanted = reads.union(judge.fake for judge in needed)
+    setting: Any = make(cfg.setting, "setting", **generators, reads=wanted, taps=taps)
 
     verdicts = judged(kind.judges)
     late = {name for name, term in terms.items() if term.reads & verdicts or getattr(term, "learned", False)}
@@ -185,9 +186,8 @@ def build(cfg: DictConfig, inputs: Inputs) -> Build:
         )
         for chosen in (False, True)
     )
-    needed = [judge for judge in kind.judges if judged([judge]) & reads]
     discriminators = _discriminators(cfg, inputs, kind, needed)
-    pools = {name: ImagePool(cfg.train.pool, mix(cfg.seed, 15, at), rank()) for at, name in enumerate(discriminators)}
+    pools = {name: ImagePool(cfg.train.pool, mix(cfg.seed, 15, at)) for at, name in enumerate(discriminators)}
     other_steps: dict[str, Any] = {}
     if any(getattr(term, "learned", False) for term in terms.values()):
         other_steps["parts"] = PartsStep(after)

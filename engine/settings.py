@@ -46,7 +46,7 @@ class Paired(nn.Module):
 
     Args:
         generator: maps the semantic map or source image to an image in [-1, 1].
-        reads: names of the views that terms read; further views than these need not be made.
+        reads: names of the views that terms read or discriminators judge; further views than these need not be made.
         taps: layers of the generator that the encoder reads; none here, an encoder pass of its own makes them.
     """
 
@@ -165,17 +165,17 @@ class Cycle(nn.Module):
     ) -> None:
         super().__init__()
         self.generator, self.generator_source = generator, generator_source
-        self.reads = frozenset(reads)
+        way = {"fake": "cycled_source", "fake_source": "cycled_target"}  # what is made of each
+        self.reads = frozenset(reads) | {fake for fake, cycled in way.items() if cycled in reads}
+        self.judged = frozenset(way) & frozenset(reads)
 
     def forward(self, batch: Mapping[str, Any], draw: int = 0, fakes_only: bool = False) -> Images:
         """The views of a batch; `draw` seeds what is random, nothing here; `fakes_only`: no more than is judged."""
         source, target = batch["source"], batch["target"]
-        reads = frozenset() if fakes_only else self.reads
+        reads = self.judged if fakes_only else self.reads
         # What one generator makes of several views goes through it as one batch.
-        wanted = [("fake", source), ("identity", target)]
-        made = self._translate(self.generator, wanted, reads)
-        back = [("fake_source", target), ("identity_source", source)]
-        made |= self._translate(self.generator_source, back, reads)
+        made = self._translate(self.generator, {"fake": source, "identity": target}, reads)
+        made |= self._translate(self.generator_source, {"fake_source": target, "identity_source": source}, reads)
         if "cycled_source" in reads:
             made["cycled_source"] = self.generator_source(made["fake"])
         if "cycled_target" in reads:
@@ -183,7 +183,9 @@ class Cycle(nn.Module):
         return Images({"source": source, "target": target, **made})
 
     @staticmethod
-    def _translate(generator: nn.Module, wanted: list[tuple[str, Tensor]], reads: Collection[str]) -> dict[str, Tensor]:
-        names = [name for name, _ in wanted if name.startswith("fake") or name in reads]
-        images = generator(torch.cat([image for name, image in wanted if name in names]))
+    def _translate(generator: nn.Module, wanted: dict[str, Tensor], reads: Collection[str]) -> dict[str, Tensor]:
+        names = [name for name in wanted if name in reads]
+        if not names:
+            return {}
+        images = generator(torch.cat([wanted[name] for name in names]))
         return dict(zip(names, images.chunk(len(names)), strict=True))
