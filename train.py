@@ -93,7 +93,7 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
             if best is not None and {key: best[key] for key in choice} != choice:
                 best = None
         record = Recorder(folder, rank == 0, start, plan.steps, options.batch_size, state and state["record"])
-        guard = FiniteGuard(device)
+        guard = FiniteGuard(device, options.limit, folder)
         grid = (
             SampleGrid(shown, inputs, options.samples, device, dtype, cfg.dataset.name)
             if rank == 0 and shown is not None
@@ -248,7 +248,7 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
 
             if average is not None:
                 average.update()
-            guard.watch(step + 1, values)
+            guard.watch(step + 1, values, micros)
             record.add(values, waited)
             if (step + 1) % options.log_every == 0:
                 sums = {**record.means(), "minutes": torch.tensor((time.perf_counter() - begun) / 60, device=device)}

@@ -5,6 +5,7 @@ import functools
 import os
 import re
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,9 +14,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from errors import UserError
+from errors import Diverged, UserError
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+HEAD_START = 3.0  # seconds that the first rank has to print and to end
 
 
 def entry(name: str) -> Callable[[Callable[[DictConfig], object]], Callable[[], None]]:
@@ -29,6 +31,8 @@ def entry(name: str) -> Callable[[Callable[[DictConfig], object]], Callable[[], 
         def job(cfg: DictConfig) -> None:
             try:
                 function(cfg)
+            except Diverged as error:
+                fail_together(str(error))
             except (UserError, OmegaConfBaseException) as error:
                 fail(explain(error, sys.argv[1:]))
 
@@ -60,6 +64,15 @@ def fail(message: str) -> None:
     rank = os.environ.get("RANK", "0")
     print(f"error: {message}" if rank == "0" else f"error (rank {rank}): {message}", file=sys.stderr, flush=True)
     sys.exit(1)
+
+
+def fail_together(message: str) -> None:
+    """`fail` of what all ranks found at once: the first one tells it. torchrun ends the others as soon as one has
+    ended; these wait, so that it is not the first that is cut short."""
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(HEAD_START)
+        sys.exit(1)
+    fail(message)
 
 
 def explain(error: Exception, arguments: list[str]) -> str:
