@@ -49,8 +49,8 @@ class ImagePool:
 
     def load_state(self, state: Tensor, device: torch.device) -> None:
         """Take saved images over; (ranks, n, C, H, W) of older checkpoints, which kept a pool for each rank, too."""
-        images = state.flatten(0, -4) if state.numel() else []
-        self.images = [image.to(device) for image in images][: self.size]
+        if state.numel():
+            self.images = list(state.flatten(0, -4)[: self.size].to(device))
 
 
 def _of_all_ranks(new: Tensor) -> list[Tensor]:

@@ -36,12 +36,12 @@ def main() -> None:
         from train import train
 
         register()
-        error, wanted = reproduce(Path(sys.argv[1]), train)
+        again, wanted = reproduce(Path(sys.argv[1]), train)
     except UserError as error:
         fail(str(error))
         return
     if rank() == 0:
-        print(f"step {error.step} again:", *compared(error.values, wanted), sep="\n")
+        print(f"step {again.step} again:", *compared(again.values, wanted), sep="\n")
 
 
 if __name__ == "__main__":

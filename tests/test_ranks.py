@@ -71,7 +71,7 @@ def assert_same_networks(folder, row):
     saved = torch.load(folder / row / "last.pt", weights_only=True)
     assert saved["step"] == 3 and saved["networks"].keys() == one.keys()
     if "pools" in saved:
-        assert all(pool.shape[:2] == (2, 2) for pool in saved["pools"].values())
+        assert all(len(pool) == 2 for pool in saved["pools"].values())
 
 
 @pytest.mark.parametrize("row", ROWS)

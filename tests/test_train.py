@@ -106,7 +106,7 @@ def test_unpaired_runs_resume_with_their_pools(tmp_path, options):
     assert_same(without_config(state(whole)), without_config(state(parts)))
     assert lines(whole) == lines(parts)
     pools = state(whole).get("pools", {})
-    assert all(pool.shape[:2] == (1, 3) for pool in pools.values())
+    assert all(len(pool) == 3 for pool in pools.values())
     assert bool(pools) is any("train.pool" in option for option in options)
 
 
