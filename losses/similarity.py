@@ -19,7 +19,7 @@ Mode = Literal["cos", "l1", "strotss"]
 Keys = Literal["window", "queries"]
 SHARE = 4  # one in SHARE of the keys is compared, those that are most similar to the query in the generated image
 EPSILON = 1e-12  # smallest length that a vector is divided by
-SHORTEST_ROW = 1e-8  # the same of rows whose cosine is taken
+SHORTEST_ROW = 1e-8  # the same of rows whose cosine is taken, as F.cosine_similarity has it
 SMALLEST_SUM = 1e-4  # of a column of distances; those of 256 equal vectors sum to 2e-5, which is float32's rounding
 
 
@@ -101,7 +101,8 @@ def map_loss(fake: Tensor, source: Tensor, mode: Mode = "cos", smooth: bool = Tr
     if mode == "l1":
         found, wanted = SHARE * fake, SHARE * source
     else:
-        found = (unit(source, least=SHORTEST_ROW) * unit(fake, least=SHORTEST_ROW)).sum(-1)
+        found, given = (unit(rows, least=SHORTEST_ROW, held=False) for rows in (fake, source))
+        found = (found * given).sum(-1)
         wanted = torch.ones_like(found)
     return F.smooth_l1_loss(found, wanted) if smooth else F.l1_loss(found, wanted)
 

@@ -19,6 +19,20 @@ def test_quotients_are_the_releases():
     assert torch.equal(unit(x, 1, least=1e-12), F.normalize(x, dim=1))
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-8, 3e-10])
+def test_cosines_are_torchs_also_of_rows_shorter_than_its_smallest_length(scale):
+    one, other = (scale * vectors(2, 5, 7, seed=seed) for seed in (0, 1))
+    one.requires_grad_(), other.requires_grad_()
+    found = (unit(one, least=1e-8, held=False) * unit(other, least=1e-8, held=False)).sum(-1)
+    wanted = F.cosine_similarity(one, other, dim=-1)
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+    g = vectors(2, 5)
+    for a, b in zip(
+        torch.autograd.grad(found, (one, other), g), torch.autograd.grad(wanted, (one, other), g), strict=True
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=0)
+
+
 @pytest.mark.parametrize("form", [{"plus": 1e-7}, {"least": 1e-12}, {"least": 0.5}, {"plus": 0.5}])
 def test_gradients_of_directions(form):
     """Lengths from a thousandth to a thousand times the mean of the image; images apart from each other."""
