@@ -188,6 +188,8 @@ def build(cfg: DictConfig, inputs: Inputs) -> Build:
     )
     discriminators = _discriminators(cfg, inputs, kind, needed)
     pools = {name: ImagePool(cfg.train.pool, mix(cfg.seed, 15, at)) for at, name in enumerate(discriminators)}
+    again = frozenset(judge.fake for judge in needed)  # read by the steps beside the generator's
+    again = again.union(*(term.reads for term in terms.values() if getattr(term, "learned", False)))
     other_steps: dict[str, Any] = {}
     if any(getattr(term, "learned", False) for term in terms.values()):
         other_steps["parts"] = PartsStep(after)
@@ -205,7 +207,7 @@ def build(cfg: DictConfig, inputs: Inputs) -> Build:
         encoder,
         plain,
         discriminators,
-        GeneratorStep(setting, encoder, plain, cfg.train.log_layers),
+        GeneratorStep(setting, encoder, plain, cfg.train.log_layers, again),
         other_steps,
         Late(needed, discriminators, after, kind.conditional) if late else None,
         pools,

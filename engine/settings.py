@@ -62,8 +62,8 @@ class Paired(nn.Module):
         super().__init__()
         self.generator = generator
 
-    def forward(self, batch: Mapping[str, Any], draw: int = 0, fakes_only: bool = False) -> Images:
-        """The views of a batch; `draw` seeds what is random, nothing here; `fakes_only`: no more than is judged."""
+    def forward(self, batch: Mapping[str, Any], draw: int = 0, only: Collection[str] | None = None) -> Images:
+        """The views of a batch; `draw` seeds what is random, nothing here; `only`: names of what to make."""
         source = batch["source"]
         return Images({"source": source, "target": batch["target"], "fake": self.generator(source)})
 
@@ -101,16 +101,17 @@ class Unpaired(nn.Module):
         self.outputs = ["fake", "identity"][: len(self.inputs)]
         self.taps, self.flip_equivariance = list(taps), flip_equivariance
 
-    def forward(self, batch: Mapping[str, Any], draw: int = 0, fakes_only: bool = False) -> Images:
-        """The views of a batch; `draw` seeds the coin of flip equivariance, one for the whole batch; `fakes_only`: no
-        identity and no features."""
-        inputs, outputs = (["source"], ["fake"]) if fakes_only else (self.inputs, self.outputs)
+    def forward(self, batch: Mapping[str, Any], draw: int = 0, only: Collection[str] | None = None) -> Images:
+        """The views of a batch; `draw` seeds the coin of flip equivariance, one for the whole batch; `only`: names of
+        what to make, without features."""
+        both = only is None or "identity" in only
+        inputs, outputs = (self.inputs, self.outputs) if both else (["source"], ["fake"])
         flip = self.flip_equivariance and int(torch.randint(2, (), generator=torch.Generator().manual_seed(draw))) == 1
         seen = torch.cat([batch[name] for name in inputs])
         if flip:
             seen = seen.flip(-1)
         features: list[Tensor] = []
-        if self.taps and not flip and not fakes_only:
+        if self.taps and not flip and only is None:
             made, features = self.generator.tapped(seen, self.taps)
         else:
             made = self.generator(seen)
@@ -165,14 +166,12 @@ class Cycle(nn.Module):
     ) -> None:
         super().__init__()
         self.generator, self.generator_source = generator, generator_source
-        way = {"fake": "cycled_source", "fake_source": "cycled_target"}  # what is made of each
-        self.reads = frozenset(reads) | {fake for fake, cycled in way.items() if cycled in reads}
-        self.judged = frozenset(way) & frozenset(reads)
+        self.reads = self._with_way(reads)
 
-    def forward(self, batch: Mapping[str, Any], draw: int = 0, fakes_only: bool = False) -> Images:
-        """The views of a batch; `draw` seeds what is random, nothing here; `fakes_only`: no more than is judged."""
+    def forward(self, batch: Mapping[str, Any], draw: int = 0, only: Collection[str] | None = None) -> Images:
+        """The views of a batch; `draw` seeds what is random, nothing here; `only`: names of what to make."""
         source, target = batch["source"], batch["target"]
-        reads = self.judged if fakes_only else self.reads
+        reads = self._with_way(only) if only is not None else self.reads
         # What one generator makes of several views goes through it as one batch.
         made = self._translate(self.generator, {"fake": source, "identity": target}, reads)
         made |= self._translate(self.generator_source, {"fake_source": target, "identity_source": source}, reads)
@@ -181,6 +180,12 @@ class Cycle(nn.Module):
         if "cycled_target" in reads:
             made["cycled_target"] = self.generator(made["fake_source"])
         return Images({"source": source, "target": target, **made})
+
+    @staticmethod
+    def _with_way(reads: Collection[str]) -> frozenset[str]:
+        """Names of views, and of the fakes that cycled ones are made of."""
+        way = {"cycled_source": "fake", "cycled_target": "fake_source"}
+        return frozenset(reads) | {fake for cycled, fake in way.items() if cycled in reads}
 
     @staticmethod
     def _translate(generator: nn.Module, wanted: dict[str, Tensor], reads: Collection[str]) -> dict[str, Tensor]:

@@ -19,13 +19,23 @@ def judged(judges: Collection[Judge]) -> frozenset[str]:
 
 
 class GeneratorStep(nn.Module):
-    """Setting, encoder and the terms that need nothing but images, under one forward."""
+    """Setting, encoder and the terms that need nothing but images, under one forward.
+
+    Args:
+        log_layers: keep what terms note of their parts. again: names of the views that `fakes` makes.
+    """
 
     def __init__(
-        self, setting: nn.Module, encoder: nn.Module | None, objective: Objective, log_layers: bool = False
+        self,
+        setting: nn.Module,
+        encoder: nn.Module | None,
+        objective: Objective,
+        log_layers: bool = False,
+        again: Collection[str] = (),
     ) -> None:
         super().__init__()
         self.setting, self.encoder, self.objective, self.log_layers = setting, encoder, objective, log_layers
+        self.again = frozenset(again)
 
     def forward(self, batch: Mapping[str, Any], draw: int) -> tuple[dict[str, Tensor], Views]:
         """Weighted terms by name, and the views with their graph. `draw` seeds what is random, equal on every rank."""
@@ -39,9 +49,9 @@ class GeneratorStep(nn.Module):
         return Views(self.encoder, made.tensors, random, made.given, made.mirrored, self.log_layers)
 
     def fakes(self, batch: Mapping[str, Any], draw: int) -> Views:
-        """The batch and what discriminators judge of it, without graph and without what only terms read."""
+        """The batch and what the steps beside the generator's read of it, without graph and features."""
         with torch.no_grad():
-            made: Images = self.setting(batch, draw, fakes_only=True)
+            made: Images = self.setting(batch, draw, only=self.again)
         return Views(self.encoder, made.tensors, torch.Generator().manual_seed(draw), mirrored=made.mirrored)
 
 

@@ -1,33 +1,62 @@
-"""Every setting with every objective, at the smallest size: which are legal is asked of the engine itself."""
+"""Every setting with every objective that is legal in it, at the smallest size."""
 
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from engine.build import build, build_dataset
-from engine.checks import validate
-from engine.config import ConfigError
-from engine.inputs import Inputs
-from tests.compose import CONFIGS, UNPAIRED, config
+from tests.compose import CONFIGS, UNPAIRED
 
 OBJECTIVES = sorted(path.stem for path in (CONFIGS / "objective").glob("*.yaml"))
-SIZES = ("dataset.size=[32,32]", "nce.patches=16", "model.generator.width=2", "model.discriminator.width=2")
-PLAIN = (*SIZES, "train.batch_size=2", "train.workers=0", "train.samples=0", "train.log_every=1", "dataset=shapes")
-LENGTHS = "dataset.lengths={train:8,val:2,test:2}"
+LEGAL = {
+    "paired": ("contrast", "contrast_gan", "gan", "spade"),
+    "paired_images": ("contrast", "contrast_gan", "fastcut", "gan", "lsesim", "sesim", "spade"),
+    "unpaired": ("cut", "fastcut", "gan", "lsesim", "sesim"),
+    "cycle": ("cycle",),
+}
+PAIRS = {  # what else is legal with other pairs than an objective's own
+    "unpaired": ("contrast", "contrast_gan", "spade"),
+    "cycle": ("contrast", "contrast_gan", "cut", "fastcut", "spade"),
+}
+OTHER_PAIRS = {"unpaired": "[[fake,source]]", "cycle": "[[fake,source],[fake_source,target]]"}
+PLAIN = (
+    "dataset=shapes", "dataset.size=[32,32]", "nce.patches=16", "model.generator.width=2",
+    "model.discriminator.width=2", "train.batch_size=2", "train.workers=0", "train.log_every=1", "encoder=conv6",
+)  # fmt: skip
 VGG = ("encoder=vgg16", "encoder.pretrained=false", "encoder.layers=[relu1_1,relu2_1]")
-ENCODERS = {"sesim": VGG, "lsesim": (*VGG, "objective.spatial.term.window=8")}
+LSESIM = "unpaired/lsesim"
 
 
 def settings(pairs: Path) -> dict[str, tuple[str, ...]]:
     """Command lines without objective by setting; `pairs` is a folder that `make_pairs` filled."""
     folder = ("dataset=folder", f"dataset.root={pairs}", "dataset.labels=false")
+    unpaired = (*UNPAIRED, "encoder=generator", "train.pool=3")
     return {
-        "paired": (*PLAIN, LENGTHS, "setting=paired", "encoder=conv6"),
-        "paired_images": (*PLAIN, *folder, "setting=paired", "encoder=conv6"),
-        "unpaired": (*UNPAIRED, "train.samples=0", "setting=unpaired", "encoder=generator"),
-        "cycle": (*UNPAIRED, "train.samples=0", "setting=cycle", "encoder=generator", "train.pool=3"),
+        "paired": (*PLAIN, "dataset.lengths={train:8,val:2,test:2}", "setting=paired"),
+        "paired_images": (*PLAIN, *folder, "setting=paired"),
+        "unpaired": (*unpaired, "setting=unpaired"),
+        "cycle": (*unpaired, "setting=cycle"),
     }
+
+
+def line(words: tuple[str, ...], objective: str) -> tuple[str, ...]:
+    """A setting's command line with an objective."""
+    words = (*words, "train.samples=0", f"objective={objective}", "loss=patchnce")
+    if objective in ("sesim", "lsesim"):
+        return (*words, *VGG, "objective.spatial.term.window=8")
+    return words if objective in ("cycle", "gan") else (*words, "objective.contrast.term.dim=8")
+
+
+def combinations(pairs: Path) -> dict[str, tuple[str, ...]]:
+    """Command lines of all combinations, by `<setting>/<objective>`."""
+    lines = settings(pairs)
+    found = {f"{name}/{objective}": line(lines[name], objective) for name in LEGAL for objective in LEGAL[name]}
+    for name, objectives in PAIRS.items():
+        pair = f"objective.contrast.term.pairs={OTHER_PAIRS[name]}"
+        found |= {f"{name}/{objective}": (*line(lines[name], objective), pair) for objective in objectives}
+    return found
 
 
 def make_pairs(root: Path) -> Path:
@@ -40,21 +69,17 @@ def make_pairs(root: Path) -> Path:
     return root
 
 
-def combinations(pairs: Path) -> dict[str, tuple[str, ...]]:
-    """Command lines of all combinations that the engine builds, by `<setting>/<objective>`, in one order."""
-    found = {}
-    for setting, words in settings(pairs).items():
-        for objective in OBJECTIVES:
-            line = (*words, f"objective={objective}", *ENCODERS.get(objective, ()))
-            if "contrast" in config(*line).objective:
-                line = (*line, "objective.contrast.term.dim=8")
-            for loss in ("patchnce", "none"):
-                try:
-                    cfg = config(*line, f"loss={loss}")
-                    validate(cfg)
-                    build(cfg, Inputs.of(build_dataset(cfg, "train", augment=True)))
-                except ConfigError:
-                    continue
-                found[f"{setting}/{objective}"] = (*line, f"loss={loss}")
-                break
-    return found
+def count_calls(parts: Any, calls: "Counter[str]") -> None:
+    """From now on, calls and images of every network by name; passes up to the last tapped layer as `<name>/encode`."""
+    networks = {**parts.generators, **parts.discriminators}
+    if parts.encoder is not None and parts.encoder.weights != "generator":
+        networks["encoder"] = parts.encoder
+    for name, network in networks.items():
+
+        def count(_: Any, given: tuple, options: dict, name: str = name) -> None:
+            kind = "/encode" if options.get("no_further") else ""
+            image = given[1] if name.startswith("discriminator") else given[0]
+            calls[name + kind] += 1
+            calls[f"{name}{kind} images"] += len(image)
+
+        network.register_forward_pre_hook(count, with_kwargs=True)

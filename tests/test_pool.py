@@ -1,4 +1,4 @@
-"""The pool of generated images: filled first, then a mixture, and a pure function of seed and draw, whatever the number of ranks."""
+"""The pool of generated images: filled first, then a mixture, by seed and draw and not by the number of ranks."""
 
 import torch
 
