@@ -69,7 +69,7 @@ class Train:
     pool: int = 0
     decay_crop: bool = True
     ema: float = 0.0
-    limit: float | None = 1e9
+    limit: float | None = 1e6
     precision: Precision = Precision.float32
     channels_last: bool | None = None
     compile: bool = False

@@ -14,6 +14,7 @@ from engine.distributed import barrier, rank, world
 from errors import Diverged
 
 WARN = 1e-2  # of the limit: from here on one line says that it is near
+GRADIENTS = 1e3  # gradient norms may be so many times the limit of losses: small features make them large at a start
 
 
 class FiniteGuard:
@@ -23,7 +24,8 @@ class FiniteGuard:
     has work. They are read at once on a CPU, and before anything is saved. Ranks send each other their values on the
     device, so that all of them stop at the same step.
     Args:
-        limit: largest absolute value that is still training; None: any number is.
+        limit: largest absolute loss that is still training, and 1 / GRADIENTS of the largest gradient norm; None: any
+            number is.
         folder: of the run, where `diverged/` is to be written; None: nowhere.
     """
 
@@ -51,11 +53,12 @@ class FiniteGuard:
         values = pending.read()
         allowed = torch.isfinite(values)
         if self.limit is not None:
-            allowed &= values.abs() <= self.limit
-            largest = values.abs().amax()
-            if not self.warned and bool(allowed.all()) and largest > WARN * self.limit:
+            limits = [self.limit * (GRADIENTS if name.startswith("norm/") else 1) for name in pending.names]
+            share = values.abs() / torch.tensor(limits, dtype=values.dtype)
+            allowed &= share <= 1
+            if not self.warned and bool(allowed.all()) and share.amax() > WARN:
                 self.warned = True
-                of_rank, at = divmod(int(values.abs().argmax()), len(pending.names))
+                of_rank, at = divmod(int(share.argmax()), len(pending.names))
                 self._warn(pending.step, pending.names[at], float(values[of_rank, at]))
         if not bool(allowed.all()):
             self._stop(pending, values, allowed)
@@ -81,8 +84,8 @@ class FiniteGuard:
             kept = f"; `python scripts/reproduce.py {bundle}` makes the step again"
             barrier()  # all files are there before any rank ends
         raise Diverged(
-            f"step {pending.step}{where}: {what}: {shown} (norm/NETWORK is a gradient norm); the last checkpoint is "
-            f"from before; lower train.lr, try train.precision=float32, or another seed"
+            f"step {pending.step}{where}: {what}: {shown} (norm/NETWORK is a gradient norm, allowed {GRADIENTS:g} times "
+            "as much); the last checkpoint is from before; lower train.lr, try train.precision=float32, or another seed"
             f"{', or raise the limit' if beyond else ''}{kept}",
             pending.step,
             found,

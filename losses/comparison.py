@@ -91,7 +91,8 @@ class Comparison(nn.Module):
     def pair(self, views: Views, query: str, key: str) -> Tensor:
         """The weighted sum over layers for one pair of views."""
         read = views.maps if self.dense else views.features
-        layers = list(zip(read(query), read(key), strict=True))
+        keys = read(key)  # first, as CFL's code does: an encoder with spectral norms changes with every pass
+        layers = list(zip(read(query), keys, strict=True))
         if len(layers) != len(self.layer_weights):
             raise ValueError(f"the encoder gives {len(layers)} layers, not {len(self.layer_weights)}")
         values = []

@@ -57,6 +57,13 @@ def test_every_rank_stops_for_the_first_bad_one_and_says_the_same(monkeypatch, r
     monkeypatch.setenv("RANK", str(rank))
     guard = FiniteGuard(torch.device("cpu"), limit=10)
     values = torch.tensor([[1.0, 2.0], [1.0, 11.0], [float("nan"), 12.0]], dtype=torch.float64)
-    with pytest.raises(Diverged, match=r"step 5 on rank 1: above train\.limit=10: norm/generator = 11 \(") as caught:
-        guard._read(_Pending(5, ["gan", "norm/generator"], values, None, ()))
-    assert caught.value.values == {"gan": 1.0, "norm/generator": 11.0}
+    with pytest.raises(Diverged, match=r"step 5 on rank 1: above train\.limit=10: cycle = 11 \(") as caught:
+        guard._read(_Pending(5, ["gan", "cycle"], values, None, ()))
+    assert caught.value.values == {"gan": 1.0, "cycle": 11.0}
+
+
+def test_gradient_norms_may_be_larger_than_losses():
+    guard = FiniteGuard(torch.device("cpu"), limit=10)
+    guard.watch(1, {"gan": torch.tensor(9.0), "norm/generator": torch.tensor(9e3)})
+    with pytest.raises(Diverged, match=r"step 2: above train\.limit=10: norm/generator = 1\.1e\+04"):
+        guard.watch(2, {"gan": torch.tensor(9.0), "norm/generator": torch.tensor(1.1e4)})
