@@ -100,7 +100,7 @@ def _train(cfg: DictConfig, folder: Path, overrides: Sequence[str], preemption: 
             if best is not None and {key: best[key] for key in choice} != choice:
                 best = None
         record = Recorder(folder, rank == 0, start, plan.steps, options.batch_size, state and state["record"])
-        guard = FiniteGuard(device)
+        guard = FiniteGuard(device, options.limit, folder)
         grid = (
             SampleGrid(shown, inputs, options.samples, device, dtype, cfg.dataset.name)
             if rank == 0 and shown is not None
@@ -130,7 +130,7 @@ def _train(cfg: DictConfig, folder: Path, overrides: Sequence[str], preemption: 
         @profile.part("checkpoint")
         def save(step: int, name: str = "last.pt") -> None:
             guard.settle()
-            pooled = {name: pool.state(world) for name, pool in parts.pools.items()} if options.pool else {}
+            pooled = {name: pool.state() for name, pool in parts.pools.items()} if options.pool else {}
             if rank == 0:
                 locks[0].check()
                 record.sync()
@@ -225,7 +225,7 @@ def _train(cfg: DictConfig, folder: Path, overrides: Sequence[str], preemption: 
             # Where the discriminator comes first (CUT), one micro-batch's graph waits for it; several would all have to
             # be kept, so that their images are made twice instead.
             first, alone = parts.setting.discriminator_first, options.accumulate == 1
-            if first and not alone:
+            if first and not alone and others:
                 with autocast:
                     fakes = [parts.generator_step.fakes(batch, draw) for batch in micros]
                 step_others(step, fakes, values)
@@ -250,14 +250,14 @@ def _train(cfg: DictConfig, folder: Path, overrides: Sequence[str], preemption: 
                 values[f"norm/{name}"] = gradient_norm(network)
             rates.optimizers["generator"].step()
             if not first:
-                if options.regenerate_fake:
+                if options.regenerate_fake and parts.discriminators:
                     with autocast:
                         kept = [parts.generator_step.fakes(batch, draw) for batch in micros]
                 step_others(step, kept, values)
 
             if average is not None:
                 average.update()
-            guard.watch(step + 1, values)
+            guard.watch(step + 1, values, micros)
             record.add(values, waited)
             if (step + 1) % options.log_every == 0:
                 sums = {**record.means(), "minutes": torch.tensor((time.perf_counter() - begun) / 60, device=device)}

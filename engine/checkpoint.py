@@ -181,7 +181,7 @@ class Loaded:
         """Weights by network and name, for inference: of a generator its moving average, where the run kept one."""
         average: dict[str, torch.Tensor] = self.state.get("average") or {}
         found = dict(self.state["networks"])
-        for name in {key.partition(".")[0] for key in average}:
+        for name in dict.fromkeys(key.partition(".")[0] for key in average):
             found[name] = {key.removeprefix(f"{name}."): average[key] for key in average if key.startswith(f"{name}.")}
         return found
 
