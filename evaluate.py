@@ -25,6 +25,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
 
     from engine.checkpoint import Loaded
     from engine.distributed import ranks
+    from engine.trust import Trust
 
     if cfg.compare is not None:
         return compare(cfg)
@@ -32,7 +33,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         if cfg.checkpoint is not None:
             if cfg.fake is not None or cfg.real is not None:
                 raise UserError("checkpoint= came with fake= or real=; give a run, or two folders")
-            return evaluate_run(cfg, Loaded.open(cfg.checkpoint, cfg.which))
+            return evaluate_run(cfg, Loaded.open(cfg.checkpoint, cfg.which, Trust.of(cfg)))
         for key in ("fake", "real"):
             if cfg[key] is None:
                 raise UserError(
@@ -131,7 +132,8 @@ def in_training(run: DictConfig) -> DictConfig:
     own = OmegaConf.load(CONFIGS / "evaluate.yaml")
     asked = {key: run.evaluate[key] for key in ("split", "images", "metrics", "segmenter", "batch_size")}
     choose(run.evaluate.metrics)
-    shared = {"weights_dir": run.weights_dir, "offline": run.offline, "device": run.train.device, "floor": False}
+    shared = {"weights_dir": run.weights_dir, "offline": run.offline, "device": run.train.device, "trust": run.trust}
+    shared["floor"] = False
     known = {key: value for key, value in own.items() if key not in ("defaults", "hydra")}
     return cast(DictConfig, OmegaConf.merge(known, asked, shared))
 
@@ -202,9 +204,6 @@ def report(
 
     if out.is_dir():
         raise UserError(f"out={out}: is a folder; a file name ending in .json was wanted")
-    for key, least in (("batch_size", 1), ("workers", 0), ("seed", 0)):
-        if not isinstance(cfg[key], int) or cfg[key] < least:
-            raise UserError(f"{key}={cfg[key]}: a whole number from {least} was wanted")
     metrics = list(cfg.metrics) if OmegaConf.is_list(cfg.metrics) else [cfg.metrics]
     found = measure(
         fake,
@@ -212,6 +211,7 @@ def report(
         metrics,
         labels=_path(cfg.labels),
         segmenter=_path(cfg.segmenter),
+        trust=bool(cfg.get("trust", False)),
         rule=Rule.of(cfg.get("segmentation")),
         score_map=None if cfg.score_map is None else list(cfg.score_map),
         depth=None

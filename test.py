@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from engine.config import ConfigError, Precision, register
+from engine.config import Precision, register
 from engine.launch import entry, launch
 from errors import UserError
 
@@ -23,11 +23,9 @@ def test(cfg: DictConfig) -> Path:
     from engine.checkpoint import Loaded
     from engine.distributed import choose_device
     from engine.render import Painted, Reversed, load_generator, render
+    from engine.trust import Trust
 
-    loaded = Loaded.open(cfg.checkpoint)
-    names = [Precision.float32.value, Precision.bf16.value]
-    if cfg.precision is not None and cfg.precision not in names:
-        raise ConfigError(f"precision={cfg.precision}: one of {', '.join(names)} is wanted")
+    loaded = Loaded.open(cfg.checkpoint, trust=Trust.of(cfg))
     precision = Precision(cfg.precision or loaded.cfg.train.precision)
     device = choose_device(cfg.device)
     generator = load_generator(loaded, device, cfg.network)

@@ -34,6 +34,7 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
     from engine.render import SampleGrid
     from engine.sampling import StepSampler, batches, mix
     from engine.schedule import Average, Plan
+    from engine.trust import Trust
     from evaluate import evaluate_run, in_training
     from losses.objective import Views
     from metrics.catalogue import METRICS, merit
@@ -41,8 +42,9 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
 
     options = cfg.train
     rank, world = distributed.rank(), distributed.world()
+    Trust.of(cfg)  # imports the modules of `code`; the command itself may name any other target
     validate(cfg, world, overrides)
-    device = distributed.choose_device(options.device)
+    device = distributed.choose_device(options.device, "train.device")
     with (
         distributed.ranks(device),
         Preemption(device) as preemption,

@@ -114,8 +114,15 @@ def score_map(classes: int, unscored: list[int] | None = None, scored: list[int]
     Args:
         unscored: ids left out; every other id below `classes` is its own training id.
         scored: instead, the training id of each id 0, 1, ..., such as CITYSCAPES_TRAIN_IDS.
+    Raises: UserError for an id in `unscored` that there is not.
     """
     table = list(range(classes)) if scored is None else list(scored)
+    stray = [label for label in unscored or () if label >= len(table) and label != UNSCORED]
+    if table and stray:
+        raise UserError(
+            f"dataset.unscored={list(unscored or ())}: {stray[0]} is no id of the data set, which has 0 to "
+            f"{len(table) - 1} (dataset.classes)"
+        )
     table = [UNSCORED if label in (unscored or ()) else train_id for label, train_id in enumerate(table)]
     return (table + [UNSCORED] * 256)[:256]
 

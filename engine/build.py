@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from data.folders import MissingSplit
-from engine.checks import choices, encoded
+from engine.checks import check, choices, encoded
 from engine.config import ConfigError, Init
 from engine.distributed import rank
 from engine.inputs import Inputs
@@ -83,8 +83,10 @@ def make(node: DictConfig, path: str, **completed: Any) -> Any:
     """Instantiate a leaf of the config; the engine's own arguments complete a `_partial_` one.
 
     Raises:
-        ConfigError: with the leaf's path, when a constructor refuses a value.
+        ConfigError: with the leaf's path, for an argument that the constructor does not take, or a value that it
+            refuses.
     """
+    check(node, path)
     try:
         made = instantiate(node)
         return made(**completed) if node.get("_partial_", False) else made
@@ -140,9 +142,8 @@ def build_generator(cfg: DictConfig, inputs: Inputs, name: str = "generator") ->
     back = name == "generator_source"
     torch.manual_seed(mix(cfg.seed, 14 if back else 10))
     inputs = inputs.reversed() if back else inputs
-    generator = instantiate(cfg.model.generator)(
-        channels=inputs.source_channels, output_channels=inputs.target_channels
-    )
+    channels = {"channels": inputs.source_channels, "output_channels": inputs.target_channels}
+    generator = make(cfg.model.generator, "model.generator", **channels)
     if cfg.train.init == Init.xavier:
         init_weights(generator, gain=cfg.train.init_gain)
     return generator

@@ -17,7 +17,9 @@ from torch import nn
 
 from engine.config import NEUTRAL, Config, ConfigError
 from engine.inputs import Inputs
+from engine.trust import Trust, config_of, parsed, shown
 from errors import UserError
+from models.weights import check_whole, refuse_inflated
 
 SCHEMA = 1
 
@@ -63,6 +65,7 @@ def read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"checkpoint={path}: no such file")
     try:
+        refuse_inflated(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise UserError(f"checkpoint={path}: not a readable checkpoint ({str(error).splitlines()[0][:120]})") from error
@@ -133,11 +136,36 @@ class Loaded:
         return found
 
     @classmethod
-    def open(cls, checkpoint: str, which: str = "last") -> "Loaded":
-        """Of a run folder or a file; `which` as `locate` has it."""
+    def open(cls, checkpoint: str, which: str = "last", trust: Trust | None = None) -> "Loaded":
+        """Of a run folder or a file; the one way to what networks are built from, for every command.
+
+        Args:
+            which: as `locate` has it.
+            trust: which constructors the file may name beside those of configs/, as the command line says.
+        Raises:
+            UserError: for a file that is not one of ours, or may not run what it names (engine/trust.py).
+        """
         path = locate(checkpoint, which)
         state = read(path)
-        return cls(path, state["step"], OmegaConf.create(state["config"]), Inputs.from_json(state["inputs"]), state)
+        source = f"checkpoint={path}"
+        cfg = config_of(state.get("config"), source, trust or Trust())
+        step, average = state.get("step"), state.get("average") or {}
+        if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step < 2**53:
+            raise UserError(f"{source}: its step is {shown(str(step))}, no whole number from 0; the file is damaged")
+        parts = {"networks": state["networks"], "average": {"": average}}
+        for part, networks in parts.items():
+            if not isinstance(networks, dict) or not all(isinstance(held, dict) for held in networks.values()):
+                raise UserError(f"{source}: its {part} are no weights by name; the file is damaged")
+            for name, held in networks.items():
+                check_whole(held, f"{source}: its {part} {shown(str(name))}".rstrip())
+        for key, kinds in (("encoder", str | None), ("best", dict | None)):
+            if not isinstance(state.get(key), kinds):
+                raise UserError(f"{source}: its {key} is a {type(state[key]).__name__}; the file is damaged")
+        try:
+            inputs = Inputs.from_json(state.get("inputs"))
+        except ValueError as error:
+            raise UserError(f"{source}: its inputs are not readable ({error}); the file is damaged") from error
+        return cls(path, step, cfg, inputs, {"encoder": None, **state})
 
 
 def load_network(network: nn.Module, state: dict[str, torch.Tensor], name: str, source: Path) -> None:
@@ -146,6 +174,19 @@ def load_network(network: nn.Module, state: dict[str, torch.Tensor], name: str, 
     Raises:
         UserError: naming the first difference, when the checkpoint is of another architecture.
     """
+    compare(network, state, name, source)
+    network.load_state_dict(state)
+
+
+def rehearse(make: Callable[[], nn.Module], state: dict[str, torch.Tensor], name: str, source: Path) -> None:
+    """Build a network without memory, and refuse it as `load_network` does: what a config says of sizes takes no more
+    memory than the tensors of its checkpoint have. `make` must be free of files and of random numbers' order."""
+    with torch.device("meta"):
+        compare(make(), state, name, source)
+
+
+def compare(network: nn.Module, state: dict[str, torch.Tensor], name: str, source: Path) -> None:
+    """Raises: UserError naming the first difference, when the checkpoint is of another architecture."""
     own = network.state_dict()
     if missing := sorted(own.keys() - state.keys()):
         detail = f"it lacks {missing[0]} and {len(missing) - 1} more"
@@ -154,7 +195,6 @@ def load_network(network: nn.Module, state: dict[str, torch.Tensor], name: str, 
     elif wrong := [key for key in own if own[key].shape != state[key].shape]:
         detail = f"its {wrong[0]} is {tuple(state[wrong[0]].shape)}, this network's is {tuple(own[wrong[0]].shape)}"
     else:
-        network.load_state_dict(state)
         return
     raise UserError(
         f"checkpoint={source}: {name} is of another architecture: {detail}; "
@@ -187,7 +227,7 @@ class RunFolder:
             ) from error
         present = self.path / "config.yaml"
         if present.is_file():
-            difference = differences(OmegaConf.create(present.read_text()), OmegaConf.create(self.text))
+            difference = differences(parsed(present.read_text(), str(present)), OmegaConf.create(self.text))
             if difference:
                 raise ConfigError(
                     f"{self.path}: was made with another config ({'; '.join(difference[:4])}); "

@@ -1,5 +1,7 @@
 """Which images a step sees: a pure function of (seed, step), so that a resumed run goes on exactly."""
 
+import re
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -76,10 +78,30 @@ def batches(dataset: Any, sampler: StepSampler, workers: int, device: torch.devi
     """
     iterator = iter(loader(dataset, sampler, workers, device, leave_signals_to_parent))
     try:
-        yield iterator
+        with explained_workers("train.workers"):
+            yield iterator
     finally:
         if workers:
             iterator._shutdown_workers()  # type: ignore[attr-defined]  # there is no public way
+
+
+@contextmanager
+def explained_workers(key: str) -> Iterator[None]:
+    """One line where a worker of a data loader was killed, mostly by the system for want of memory.
+
+    Args: key: of the config, that sets their number.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        signal = re.search(r"killed by signal: (\w[\w ]*)", str(error))
+        how = f"was killed ({signal[1].strip()})" if signal else "ended"
+        raise UserError(
+            f"a worker of the data loader {how}, mostly for want of memory: the last checkpoint is whole, and the same "
+            f"command goes on from it; fewer workers need less ({key}=0: none)"
+        ) from error
 
 
 def loader(
@@ -87,7 +109,7 @@ def loader(
 ) -> DataLoader:
     """Batches of uint8 tensors in the sampler's order; pinned where they go to a GPU, fetched ahead by workers, each of
     which calls `begin` first."""
-    return DataLoader(
+    return quiet_loader(
         dataset,
         batch_sampler=sampler,
         num_workers=workers,
@@ -96,3 +118,10 @@ def loader(
         prefetch_factor=4 if workers else None,
         worker_init_fn=begin,
     )
+
+
+def quiet_loader(dataset: Any, **options: Any) -> DataLoader:
+    """A data loader without torch's warning of more workers than cores: within their range they are the user's."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create .* worker processes")
+        return DataLoader(dataset, **options)

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from engine.trust import parsed
 from errors import UserError
 from metrics import protocol
 from results.shapes import check_analysis, check_config, check_environment, check_report, cited
@@ -128,9 +127,12 @@ def collect(paths: Sequence[str | Path]) -> Collection:
 def read_run(folder: Path, warnings: list[str]) -> Run | None:
     """One run folder; None where its config cannot be read. What is wrong is added to `warnings`."""
     try:
-        config = yaml.safe_load((folder / "config.yaml").read_text())
+        config = parsed((folder / "config.yaml").read_text(), str(folder / "config.yaml"))
         check_config(config)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except UserError as error:
+        warnings.append(f"{error}; the run is left out")
+        return None
+    except (OSError, ValueError) as error:
         warnings.append(f"{folder / 'config.yaml'}: {_one_line(error)}; the run is left out")
         return None
     run = Run(folder, config)

@@ -1,5 +1,6 @@
 """What every run made of the same inputs, side by side, and a score of each output."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,10 +8,10 @@ from typing import Any
 import numpy as np
 from hydra.errors import HydraException
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 
+from engine.trust import Trust, config_of
 from errors import UserError
 from results.collect import Run
 from results.pictures import Picture, encode, quality_of, read
@@ -60,7 +61,12 @@ class Gallery:
 
 
 def galleries(
-    runs: Sequence[Run], images: int | None, columns: int, quality: int | None, warnings: list[str]
+    runs: Sequence[Run],
+    images: int | None,
+    columns: int,
+    quality: int | None,
+    warnings: list[str],
+    trust: Trust | None = None,
 ) -> list[Gallery]:
     """A gallery for each data set and size that has rendered images.
 
@@ -68,13 +74,16 @@ def galleries(
         images: at most so many inputs, evenly spaced in the order of names; None: all.
         columns: at most so many runs; the first seed of every experiment goes first.
         quality: of WebP, 100 is lossless; None: lossless up to SMALL pixels, else 90.
+        trust: whose data sets a run's config may name, see engine/trust.py.
     """
     kinds: dict[tuple[str, str, bool], list[Run]] = {}
     for run in runs:
         if run.images() is not None:
             size = "x".join(str(side) for side in reversed(run.config["dataset"].get("size") or ()))
             kinds.setdefault((run.dataset, size, run.paired), []).append(run)
-    return [_gallery(kind, found, images, columns, quality, warnings) for kind, found in kinds.items()]
+    return [
+        _gallery(kind, found, images, columns, quality, warnings, trust or Trust()) for kind, found in kinds.items()
+    ]
 
 
 def _gallery(
@@ -84,6 +93,7 @@ def _gallery(
     columns: int,
     quality: int | None,
     warnings: list[str],
+    trust: Trust,
 ) -> Gallery:
     seen: dict[Any, int] = {}
     order: list[tuple[int, int, Run]] = []
@@ -99,7 +109,7 @@ def _gallery(
     gallery.total = len(names)
     count = len(names) if images is None else min(images, len(names))
     picked = {names[at * len(names) // count] for at in range(count)}
-    source_of = sources(shown[0], warnings)
+    source_of = sources(shown[0], warnings, trust)
     reals = [run.folder / "eval" / "images" / "real" for run in shown]
     sums: dict[str, list[list[float]]] = {}
     for name in names:
@@ -123,7 +133,7 @@ def _gallery(
     return gallery
 
 
-def sources(run: Run, warnings: list[str]) -> Callable[[str], Picture | None]:
+def sources(run: Run, warnings: list[str], trust: Trust) -> Callable[[str], Picture | None]:
     """From an input's name to its picture: from the data set, if it can be opened here, else the label maps that were
     kept for the evaluation; None where there are neither."""
     from data.labels import colorize
@@ -132,7 +142,8 @@ def sources(run: Run, warnings: list[str]) -> Callable[[str], Picture | None]:
     from engine.render import picture, source_picture
 
     try:
-        dataset = build_dataset(OmegaConf.create(run.config), "test", augment=False)
+        text = json.dumps({"dataset": run.config["dataset"]})
+        dataset = build_dataset(config_of(text, str(run.folder / "config.yaml"), trust), "test", augment=False)
         inputs, items = Inputs.of(dataset), dataset.sources()
         at = {name: index for index, name in enumerate(items.names)} if hasattr(items, "names") else None
         at = at or {items[index]["name"]: index for index in range(len(items))}
@@ -167,7 +178,7 @@ def sources(run: Run, warnings: list[str]) -> Callable[[str], Picture | None]:
 
 
 def _reason(error: Exception) -> str:
-    return str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+    return str(error).splitlines()[0][:300] if str(error) else type(error).__name__
 
 
 def l1(a: Picture, b: Picture) -> float:

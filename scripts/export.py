@@ -31,6 +31,7 @@ from engine.config import register
 from engine.inputs import Inputs
 from engine.launch import entry, launch
 from engine.render import load_generator, translate
+from engine.trust import Trust
 from errors import UserError
 from models.spade import Noise
 
@@ -82,7 +83,7 @@ def export(cfg: DictConfig) -> Path:
         UserError: for a generator with noise, whose draws a program cannot seed by the image, or an unwritable file.
         RuntimeError: where the program's images are not those of the generator.
     """
-    loaded = Loaded.open(cfg.checkpoint)
+    loaded = Loaded.open(cfg.checkpoint, trust=Trust.of(cfg))
     generator = load_generator(loaded, torch.device("cpu"), cfg.network)
     inputs = loaded.inputs.reversed() if cfg.network == "generator_source" else loaded.inputs
     if any(isinstance(module, Noise) for module in generator.modules()):
@@ -90,8 +91,6 @@ def export(cfg: DictConfig) -> Path:
             f"checkpoint={loaded.path}: its generator draws noise (model.generator.noise), which test.py seeds by the "
             "image and a program cannot; render with test.py"
         )
-    if cfg.out is not None and not str(cfg.out).endswith(".pt2"):
-        raise UserError(f"out={cfg.out}: a file name ending in .pt2 was wanted")
     out = Path(cfg.out).expanduser() if cfg.out else loaded.path.parent / f"{cfg.network}_{loaded.name}.pt2"
     whole = Pixels(generator.to(memory_format=torch.contiguous_format), inputs).eval()
     multiple = whole.multiple

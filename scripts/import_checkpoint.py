@@ -29,9 +29,11 @@ from torch import Tensor, nn
 from data.sources import Sources
 from engine.build import build, build_generator, check_data, settle_channels
 from engine.checkpoint import contents, read, write
-from engine.config import register
+from engine.config import Config, register
 from engine.inputs import Inputs
 from engine.launch import CONFIGS, fail, launch
+from engine.ranges import check_ranges
+from engine.trust import Trust
 from errors import UserError
 from losses.comparison import Comparison
 from models.official import convert, recognise
@@ -102,6 +104,8 @@ def import_checkpoint(sources: Sequence[Path], out: Path, words: Sequence[str] =
     with initialize_config_dir(str(CONFIGS), version_base=None):
         run = re.sub(r"[^A-Za-z0-9._+\-]+", "-", out.stem)
         cfg = compose("train", [*HOSTS[source.model], *asked, f"run={run}", *words])
+    Trust.of(cfg)  # imports the modules of `code`
+    check_ranges(cfg, Config)
     inputs = declared(cfg, source)
     check_data(cfg, inputs, get_object(cfg.setting._target_))
     settle_channels(cfg, inputs)

@@ -141,7 +141,9 @@ def validate(
 def main(cfg: DictConfig) -> None:
     from engine.build import build_dataset, held_out
     from engine.distributed import choose_device
+    from engine.trust import Trust
 
+    Trust.of(cfg)  # imports the modules of `code`
     train_segmenter(
         build_dataset(cfg, "train", augment=False),
         held_out(cfg),
