@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -14,6 +15,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from engine.memory import keep_large_blocks
 from errors import UserError
+
+# The memory of 1x1 weights can be written down by two sets of strides, and which of them a gradient gets depends on the
+# kernel that made it. DDP warns of that once on every rank, although nothing is wrong; of other shapes it still does.
+STRIDES = r"(?s)Grad strides do not match bucket view strides.*grad\.sizes\(\) = \[\d+, \d+, 1, 1\]"
+warnings.filterwarnings("ignore", STRIDES, UserWarning)
 
 
 def rank() -> int:

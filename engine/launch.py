@@ -157,7 +157,7 @@ TYPES = (  # what OmegaConf says of a value of another type, and what is expecte
     (r"not a valid bool|could not be converted to Boolean", "true or false"),
     (r"is not a ListConfig, list or tuple|Invalid value assigned: \w+ is not a (?:List|list)", "a list, such as [1,2]"),
     (r"Cannot convert '\w+' to string", "text"),
-    (r"is not optional and cannot be assigned None", "a value, not null"),
+    (r"is not Optional|is not optional and cannot be assigned None", "a value, not null"),
 )
 BARE = re.compile(r"[\w/\-\\+.$%*@?|: ]", re.ASCII)  # what a value may hold without quotes, in Hydra's grammar
 
@@ -207,7 +207,7 @@ def _unknown_key(path: str, entry: str) -> str:
     group = path.partition(".")[0]
     known = trunk_keys(entry)
     if group in known and "." in path:  # of a group's own keys, which its files have
-        known = _group_keys(group)
+        known = [key for key in _group_keys(group) if key != path]  # which another choice of the group has
     close = difflib.get_close_matches(path, known, n=1) or difflib.get_close_matches(
         path.rpartition(".")[2], ["weight", "term"] if group == "objective" else [], n=1
     )

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import default_collate
+from torch.utils.data import DataLoader, default_collate
 from tqdm import tqdm
 
 from data.example import to_uint8
@@ -19,7 +19,7 @@ from engine.checkpoint import Loaded, load_network, rehearse
 from engine.config import Precision
 from engine.inputs import Inputs
 from engine.record import save_image
-from engine.sampling import explained_workers, mix, quiet_loader
+from engine.sampling import explained_workers, mix
 from engine.trust import ours
 from errors import UserError
 from models.blocks import SpectralConv2d
@@ -109,7 +109,7 @@ def render(
     Raises:
         UserError: when the folder cannot be written.
     """
-    loader: Iterable[dict[str, Any]] = quiet_loader(dataset, batch_size=batch_size, num_workers=workers)
+    loader: Iterable[dict[str, Any]] = DataLoader(dataset, batch_size=batch_size, num_workers=workers)
     count = 0
     with explained_workers("workers"):
         for batch in tqdm(loader, desc=title, unit="batch", leave=False, disable=None):

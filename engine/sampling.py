@@ -12,6 +12,9 @@ from torch.utils.data import DataLoader
 from engine.preempt import leave_signals_to_parent
 from errors import UserError
 
+# More workers than cores are the user's choice, within the range of train.workers; every rank would repeat this.
+warnings.filterwarnings("ignore", "This DataLoader will create .* worker processes", UserWarning)
+
 
 def mix(*numbers: int) -> int:
     """A 63-bit seed out of integers; splitmix64 steps, so that neighbours give unrelated seeds."""
@@ -109,7 +112,7 @@ def loader(
 ) -> DataLoader:
     """Batches of uint8 tensors in the sampler's order; pinned where they go to a GPU, fetched ahead by workers, each of
     which calls `begin` first."""
-    return quiet_loader(
+    return DataLoader(
         dataset,
         batch_sampler=sampler,
         num_workers=workers,
@@ -118,10 +121,3 @@ def loader(
         prefetch_factor=4 if workers else None,
         worker_init_fn=begin,
     )
-
-
-def quiet_loader(dataset: Any, **options: Any) -> DataLoader:
-    """A data loader without torch's warning of more workers than cores: within their range they are the user's."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "This DataLoader will create .* worker processes")
-        return DataLoader(dataset, **options)

@@ -55,6 +55,10 @@ MACHINE = {  # what a file says of the machine that wrote it, and what stands fo
 Target = tuple[str, str, Mapping[str, Any]]  # the key, the constructor's name, and its node
 
 
+class Refused(UserError):
+    """A file that wants to run what nobody let it."""
+
+
 @dataclass(frozen=True)
 class Trust:
     """Which constructors of a file count beside those of configs/.
@@ -93,7 +97,10 @@ def imported(name: str) -> ModuleType:
         return known
     if not path.is_file():
         raise UserError(f"code={name}: no such file")
-    if known is not None or importlib.util.find_spec(path.stem) is not None:
+    if not path.stem.isidentifier():
+        raise UserError(f"code={name}: {path.stem} is no name of a Python module; rename the file")
+    other = known or importlib.util.find_spec(path.stem)
+    if known is not None or (other is not None and other.origin != str(path)):
         raise UserError(f"code={name}: another module is called {path.stem}; rename the file")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
@@ -187,7 +194,7 @@ def _walk(node: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, Any,
 def admit(plain: dict[str, Any], source: str, trust: Trust) -> None:
     """Refuse the constructors of a file that neither configs/ names for the same key nor the user's code defines.
 
-    Raises: UserError naming the first of them and the cure.
+    Raises: Refused, naming the first of them and the cure.
     """
     foreign: list[Target] = [entry for entry in targets(plain) if not _legal(*entry, trust)]
     if not foreign:
@@ -197,7 +204,7 @@ def admit(plain: dict[str, Any], source: str, trust: Trust) -> None:
         print(f"trust=true: {source} may run {', '.join(names)}", flush=True)
         return
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    raise UserError(
+    raise Refused(
         f"{source}: its config wants to run {', '.join(names[:3])}{more}, which configs/ does not name there; if this "
         "is your own code, add code=FILE.py, the file that defines it; trust=true runs whatever the file names"
     )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 
-from engine.trust import Trust, config_of
+from engine.trust import Refused, Trust, config_of
 from errors import UserError
 from results.collect import Run
 from results.pictures import Picture, encode, quality_of, read
@@ -158,8 +158,11 @@ def sources(run: Run, warnings: list[str], trust: Trust) -> Callable[[str], Pict
         return source
     except (UserError, HydraException, OmegaConfBaseException, KeyError, TypeError, ValueError, OSError) as error:
         kept = run.folder / "eval" / "images" / "labels"
-        if not kept.is_dir():
+        if isinstance(error, Refused):
+            warnings.append(str(error))
+        elif not kept.is_dir():
             warnings.append(f"{run.dataset}: sources are not shown, its data cannot be opened here ({_reason(error)})")
+        if not kept.is_dir():
             return lambda name: None
     import torch
 
@@ -178,7 +181,7 @@ def sources(run: Run, warnings: list[str], trust: Trust) -> Callable[[str], Pict
 
 
 def _reason(error: Exception) -> str:
-    return str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+    return str(error).splitlines()[0][:120] if str(error) else type(error).__name__
 
 
 def l1(a: Picture, b: Picture) -> float:

@@ -218,7 +218,7 @@ def test_bad_input_is_refused_in_one_line(folder, refused):
 
 def test_bad_words_are_refused_in_one_line(tmp_path, refused):
     assert "did you mean 'train.steps'" in refused("train.py", "train.stepz=3")
-    assert "could not be converted to Integer" in refused("train.py", "train.epochs=ten")
+    assert refused("train.py", "train.epochs=ten") == "train.epochs=ten: must be a whole number"
     assert "loss=monc: no such choice; did you mean monce" in refused("train.py", "loss=monc")
     assert "did you mean cfl/table1/vgg_patchnce" in refused("train.py", "experiment=cfl/table1/vgg_patch")
     assert "checkpoint: no value; set checkpoint=..." in refused("test.py")
