@@ -46,7 +46,7 @@ Ids: TypeAlias = Sequence[Annotated[int, range(256)]]
 Classes: TypeAlias = Annotated[int, range(1, 257)]
 Channels: TypeAlias = Annotated[int, range(1, 1025)]
 Lengths: TypeAlias = Mapping[str, Annotated[int, range(1, 1_000_001)]]
-PIXELS = 2**26  # of an item; in float32 an image of as many takes 0.8 GB
+PIXELS = 2**24  # of an item; 64 maps of as many, as generators make of it, take 4 GiB in float32
 
 Key: TypeAlias = int | tuple[int, int] | tuple[int, int, bool]
 

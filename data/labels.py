@@ -138,6 +138,8 @@ def read_palette(file: str | Path) -> dict[tuple[int, int, int], int]:
     """
     file = Path(file)
     try:
+        if file.exists() and not (file.is_file() and file.stat().st_size <= 2**20):
+            raise OSError("no plain file of at most 1 MiB")
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: cannot be read as a palette ({error}); set dataset.palette") from error

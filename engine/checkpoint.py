@@ -157,10 +157,15 @@ class Loaded:
             if not isinstance(networks, dict) or not all(isinstance(held, dict) for held in networks.values()):
                 raise UserError(f"{source}: its {part} are no weights by name; the file is damaged")
             for name, held in networks.items():
-                check_whole(held, f"{source}: its {part} {shown(str(name))}".rstrip())
-        for key, kinds in (("encoder", str | None), ("best", dict | None)):
-            if not isinstance(state.get(key), kinds):
-                raise UserError(f"{source}: its {key} is a {type(state[key]).__name__}; the file is damaged")
+                if not all(isinstance(key, str) for key in (name, *held)):
+                    raise UserError(f"{source}: its {part} have names that are no text; the file is damaged")
+                check_whole(held, f"{source}: its {part} {shown(name)}".rstrip())
+        best = state.get("best")
+        whole = best is None or (
+            isinstance(best, dict) and all(isinstance(best.get(k), str) for k in ("metric", "split"))
+        )
+        if not whole or not isinstance(state.get("encoder"), str | None):
+            raise UserError(f"{source}: its {'encoder' if whole else 'best'} is no text; the file is damaged")
         try:
             inputs = Inputs.from_json(state.get("inputs"))
         except ValueError as error:

@@ -52,7 +52,13 @@ class Inputs:
         lacking = [field.name for field in fields(cls) if field.default is MISSING and field.name not in found]
         if lacking:
             raise ValueError(f"{lacking[0]} is missing")
-        return cls(**found)
+        inputs = cls(**found)
+        if (
+            inputs.labels
+            and inputs.source_channels != (inputs.classes or 0) + (inputs.ignore is not None) + inputs.instance
+        ):
+            raise ValueError(f"source_channels is {inputs.source_channels}, which are not its classes and edges")
+        return inputs
 
     def json(self) -> str:
         """One line."""

@@ -45,7 +45,9 @@ def load_generator(loaded: Loaded, device: torch.device, name: str = "generator"
 def _built(loaded: Loaded, name: str = "generator") -> nn.Module:
     """A generator of the checkpoint's config; first without memory, where its constructor is one of ours."""
     make = partial(build_generator, loaded.cfg, loaded.inputs, name)
-    if ours(loaded.cfg, "model.generator") and name in loaded.networks:
+    if name not in loaded.networks:
+        raise UserError(f"checkpoint={loaded.path}: holds no {name}")
+    if ours(loaded.cfg, "model.generator"):
         rehearse(make, loaded.networks[name], name, loaded.path)
     return make()
 

@@ -8,8 +8,9 @@ imports and calls. So, before anything is imported:
   the user's own defines (`code=FILE.py` on the command line); `trust=true` lets every other one in and prints it.
 - Types and ranges are those of engine/config.py and of the constructors' own arguments; numbers are finite. So no
   network has more than 1024 blocks or 4096 channels of its first layer before its tensors are compared, without
-  memory, with those of the checkpoint (`engine.build.rehearse`), whose bytes lie in the file (`models.weights.whole`).
-  A network that is built from a file thus takes at most twice the memory of its tensors in that file.
+  memory, with those of the checkpoint (`checkpoint.rehearse`), whose bytes lie in the file (`weights.check_whole`).
+  A network that is built from a file takes at most twice the memory of the file; what analyze.py builds beside it
+  (encoder, discriminator) at most 1 GiB; an image at most 2**24 pixels.
 - What a file says of its machine (dataset.cache, weights_dir, offline, workers, device) is not used: no folder is made
   and no connection is opened for it. dataset.root and dataset.palette are read from, and never written to.
 
@@ -40,7 +41,8 @@ from errors import UserError
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 GROUPS = ("dataset", "encoder", "loss", "model", "objective", "setting", "protocol", "recipe", "experiment", "budget")
-NODES, DEPTH, TEXT = 100_000, 40, 4 * 2**20  # of a config in a file: values, nesting, bytes
+# Of a config in a file: values, nesting, characters, items of a list, keys of a node.
+NODES, DEPTH, TEXT, LIST, KEYS = 20_000, 40, 2**20, 512, 128
 MACHINE = {  # what a file says of the machine that wrote it, and what stands for it
     "weights_dir": None,
     "offline": True,
@@ -175,6 +177,8 @@ def plain_config(found: Any, source: str) -> dict[str, Any]:
                 f"{source}: its config has an interpolation, {shown(key)}={shown(value)}; nothing in a file is "
                 "resolved: write its value there"
             )
+        if isinstance(value, dict | list) and len(value) > (LIST if isinstance(value, list) else KEYS):
+            raise UserError(f"{source}: its config has {len(value)} entries in {shown(key) or 'its first level'}")
         if isinstance(value, dict) and not all(isinstance(name, str) for name in value):
             raise UserError(f"{source}: its config has a key that is no text in {shown(key) or 'its first level'}")
         if isinstance(value, int) and abs(value) >= 2**63:

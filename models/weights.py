@@ -285,10 +285,14 @@ def read_state(path: Path, name: str) -> Any:
     """
     try:
         refuse_inflated(path)
-        return load(path)
+        found = load(path)
     except Exception as error:  # damaged pickles raise whatever their bytes say
         why = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{name}={path}: not a file of PyTorch's weights ({why})") from error
+    held: Mapping[Any, Any] = found if isinstance(found, Mapping) else {}
+    for part in (held, *(value for value in held.values() if isinstance(value, Mapping))):
+        check_whole({key: value for key, value in part.items() if isinstance(value, Tensor)}, f"{name}={path}")
+    return found
 
 
 def rename(state: dict[str, Tensor], pattern: str, replacement: str) -> dict[str, Tensor]:

@@ -33,7 +33,7 @@ from results.figures import histograms, weight_maps
 from results.patches import Tally, similarity, weights
 
 SCHEMA = 1
-ENCODER = 2**28  # numbers of an encoder that is not in the checkpoint, which nothing else bounds
+BESIDE = 2**28  # numbers of networks that are not in the checkpoint, which nothing else bounds
 
 
 def analyze(cfg: DictConfig) -> Path:
@@ -109,12 +109,15 @@ def restored(loaded: Loaded, device: torch.device) -> Build:
             if isinstance(bare.encoder, DictConfig) and "pretrained" in bare.encoder:
                 bare.encoder.pretrained = False
             parts = build(bare, loaded.inputs)
-        for name, network in parts.networks.items():
-            if name in held:
-                compare(network, held[name], name, loaded.path)
-        beside = sum(value.numel() for value in parts.encoder.state_dict().values()) if parts.encoder else 0
-        if beside > ENCODER:
-            raise UserError(f"checkpoint={loaded.path}: its encoder has {beside:,} numbers, above {ENCODER:,}")
+        beside = dict(parts.networks) | ({"encoder": parts.encoder} if parts.encoder is not None else {})
+        for name in beside.keys() & held.keys():
+            compare(beside.pop(name), held[name], name, loaded.path)
+        count = sum(value.numel() for network in beside.values() for value in network.state_dict().values())
+        if count > BESIDE:
+            raise UserError(
+                f"checkpoint={loaded.path}: {', '.join(beside)} would take {count:,} numbers, of which the file holds "
+                f"none; at most {BESIDE:,} are made"
+            )
     parts = build(loaded.cfg, loaded.inputs)
     for name, network in parts.networks.items():
         if name in held:

@@ -78,7 +78,8 @@ def test_a_run_folder_is_a_function_of_the_command(tmp_path):
 
 def test_torchrun_makes_one_run_folder(tmp_path, refused):
     words = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0")
-    call(*words, "train.py", *QUICK, f"hydra.run.dir={tmp_path / 'run'}")
+    done = call(*words, "train.py", *QUICK, f"hydra.run.dir={tmp_path / 'run'}", "train.workers=3")
+    assert "UserWarning" not in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     assert [json.loads(line)["step"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()] == [1, 2]
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["ranks"] == 2

@@ -116,7 +116,9 @@ SIZES = {
     "nan": put("objective.gan.weight", float("nan")),
     "huge": put("seed", 10**40),
     "deep": put("deviations_data", json.loads("[" * 60 + "]" * 60)),
-    "long": put("deviations", ["x"] * 100_001),
+    "long": put("deviations", ["x"] * 600),
+    "many": put("paper", {f"a{n}": 1 for n in range(200)}),
+    "alike": put("encoder.layers", ["conv0"] * 600),
 }
 
 
@@ -135,7 +137,9 @@ def test_no_command_runs_what_a_checkpoint_names(trained, commands, tmp_path, mo
 
 
 def test_training_from_a_checkpoint_takes_its_weights_alone(trained, tmp_path):
-    folder = written(tmp_path / "run", trained, lambda cfg: PAYLOADS["the generator itself"](cfg, str(tmp_path / "mark")))
+    folder = written(
+        tmp_path / "run", trained, lambda cfg: PAYLOADS["the generator itself"](cfg, str(tmp_path / "mark"))
+    )
     assert train(config(*TINY, "train.steps=1", f"checkpoint={folder}"), tmp_path / "new") == 1
     assert not (tmp_path / "mark").exists()
 
@@ -164,7 +168,24 @@ def test_sizes_of_a_file_are_bounded_before_anything_is_built(trained, commands,
         ({"networks": {"generator": {"a": 1}}}, "no plain tensor"),
         ({"networks": {"generator": {"a": torch.zeros(1).expand(10**9, 10**6)}}}, "of which the file holds 4"),
         ({"networks": {"generator": {"a": torch.zeros(2, 2, device="meta")}}}, "no plain tensor"),
-        ({"encoder": [1]}, "its encoder is a list"),
+        ({"encoder": [1]}, "its encoder is no text"),
+        ({"networks": {3: {}}}, "names that are no text"),
+        ({"best": {"metric": "fid"}}, "its best is no text"),
+        (
+            {
+                "inputs": json.dumps(
+                    {
+                        "source_channels": 8,
+                        "target_channels": 3,
+                        "labels": True,
+                        "classes": 200,
+                        "ignore": None,
+                        "instance": False,
+                    }
+                )
+            },
+            "are not its classes and edges",
+        ),
         ({"average": {"generator.a": 3}}, "no plain tensor"),
     ],
 )
@@ -277,7 +298,14 @@ def test_texts_from_files_go_one_way_only():
     root, found = CONFIGS.parent, set()
     folders = ("data", "engine", "losses", "metrics", "models", "results", "scripts")
     files = [*root.glob("*.py"), *(file for folder in folders for file in (root / folder).rglob("*.py"))]
-    dangerous = ("instantiate(", "OmegaConf.create(", "OmegaConf.load(", "yaml.load(", "allow_pickle=True", "pickle.load")
+    dangerous = (
+        "instantiate(",
+        "OmegaConf.create(",
+        "OmegaConf.load(",
+        "yaml.load(",
+        "allow_pickle=True",
+        "pickle.load",
+    )
     for file in files:
         text = file.read_text()
         found |= {(file.relative_to(root).as_posix(), word) for word in dangerous if word in text}
