@@ -65,7 +65,7 @@ def refused(monkeypatch, capfd, tmp_path):
          "dataset.lengths={'train': 8, 'val': 0, 'test': 0}: must be at least 1 and at most 1000000 (val), or null"),
         ("train", ["objective.gan.weight=-1"], "objective.gan.weight=-1.0: must be at least 0"),
         ("train", ["train.workers=100000"],
-         f"train.workers=100000: must be at least 0 and at most {16 * CORES} (16 for each of this machine's {CORES} core"),
+         f"train.workers=100000: must be at least 0 and at most {16 * CORES} (16 for each of this"),
         ("train", ["evaluate.images=1"], "evaluate.images=1: must be at least 2, or null"),
         ("train", ["run=../../escape"], "run=../../escape: the run folder stays below checkpoints/"),
         ("train", ["run=/tmp/escape"], "run=/tmp/escape: the run folder stays below checkpoints/"),
