@@ -92,8 +92,6 @@ def check_pixels(
     generator: nn.Module, files: Sequence[Path], sizes: Sequence[tuple[int, int]], max_pixels: int | None
 ) -> None:
     """Raises: UserError for the first file, of (height, width) `sizes`, that would take more memory than is allowed."""
-    if max_pixels is not None and (not isinstance(max_pixels, int) or max_pixels < 1):
-        raise UserError(f"max_pixels={max_pixels}: a whole number from 1, or null for no bound, was expected")
     for file, (height, width) in zip(files, sizes, strict=True):
         count = padded(generator, height) * padded(generator, width)
         if max_pixels is not None and count > max_pixels:
