@@ -46,12 +46,12 @@ def entry(name: str) -> Callable[[Callable[[DictConfig], object]], Callable[[], 
 
 def launch(main: Callable[[], object]) -> None:
     """Run a main function made by `entry`; a config that cannot be composed ends as one line and exit code 1."""
-    check_environment(os.environ)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and any(word in ("-m", "--multirun") for word in sys.argv[1:]):
+    if os.environ.get("WORLD_SIZE", "1") not in ("0", "1") and any(word in ("-m", "--multirun") for word in sys.argv[1:]):
         fail(
             "-m (multirun) came under torchrun, where its second job would hang; use one of them, "
             "or loop over torchrun in a shell script"
         )
+    check_environment(os.environ)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing, so that one place words all errors
     try:
         main()
