@@ -3,16 +3,20 @@
 Images are rendered to a folder first and folders are measured, so that a run and a baseline are measured alike.
 """
 
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+import records
 from engine.config import register
 from engine.launch import CONFIGS, entry, launch
+from engine.paths import check_checkpoint, check_folder, check_segmenter, data_root
 from errors import UserError
+from files import refuse_overlap
+
+FOLDERS = ("fake", "real", "labels", "train_real", "depth", "train_depth")  # keys of folders that are only read
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
@@ -21,31 +25,92 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         UserError: when a folder, a metric or a weight file is not there, or the report cannot be written.
     """
+    if cfg.compare is not None:
+        return compare(cfg)
+    check_paths(cfg)
     import torch
 
     from engine.checkpoint import Loaded
     from engine.distributed import ranks
     from engine.trust import Trust
 
-    if cfg.compare is not None:
-        return compare(cfg)
     with ranks(torch.device("cpu")):  # gloo also beside GPUs: little is exchanged, and a rank may wait long
         if cfg.checkpoint is not None:
-            if cfg.fake is not None or cfg.real is not None:
-                raise UserError("checkpoint= came with fake= or real=; give a run, or two folders")
-            return evaluate_run(cfg, Loaded.open(cfg.checkpoint, cfg.which, Trust.of(cfg)))
-        for key in ("fake", "real"):
-            if cfg[key] is None:
-                raise UserError(
-                    f"{key}=FOLDER is missing: evaluate.py takes checkpoint=RUN, or fake=FOLDER real=FOLDER of images"
-                )
+            trust = Trust.of(cfg)
+            if cfg.which == "kept":
+                return evaluate_kept(cfg, trust)
+            return evaluate_run(cfg, Loaded.open(cfg.checkpoint, cfg.which, cfg.dataset, trust))
         fake = Path(cfg.fake).expanduser()
         out = Path(cfg.out).expanduser() if cfg.out else fake.resolve().parent / "eval" / f"{fake.resolve().name}.json"
         return report(cfg, fake, Path(cfg.real).expanduser(), out)
 
 
-def evaluate_run(cfg: DictConfig, loaded: Any, quiet: bool = False) -> dict[str, Any]:
+def check_paths(cfg: DictConfig) -> None:
+    """Raises: UserError for paths that are missing or do not go together, before anything heavy is imported."""
+    if cfg.checkpoint is not None:
+        if cfg.fake is not None or cfg.real is not None:
+            raise UserError("checkpoint= came with fake= or real=; give a run, or two folders")
+        if cfg.which == "kept":
+            check_folder("checkpoint", cfg.checkpoint, "a run folder")
+        else:
+            check_checkpoint(cfg.checkpoint, cfg.which)
+    else:
+        for key in ("fake", "real"):
+            if cfg[key] is None:
+                raise UserError(
+                    f"{key}=FOLDER is missing: evaluate.py takes checkpoint=RUN, or fake=FOLDER real=FOLDER of images"
+                )
+    for key in FOLDERS:
+        check_folder(key, cfg[key])
+    check_segmenter(cfg.segmenter)
+    if cfg.out is not None:
+        if Path(cfg.out).expanduser().is_dir():
+            raise UserError(f"out={cfg.out}: is a folder; a file name ending in .json was wanted")
+        refuse_overlap("out", Path(cfg.out), {key: _path(cfg[key]) for key in (*FOLDERS, "segmenter")})
+
+
+def evaluate_kept(cfg: DictConfig, trust: Any) -> dict[str, Any]:
+    """Measure every step_*.pt of a run (train.keep) and report the best as such; returns that report.
+
+    The best is by the first number of the first metric. With split=test this is what papers do that print the best of
+    their epochs; the report's selection says so, best(fid, test), and lies beside that of the last checkpoint as
+    eval/<step>-best-<split>.json. Those of all checkpoints are in eval/kept/.
+    """
+    from engine.checkpoint import Loaded
+    from metrics.catalogue import METRICS, choose, merit
+    from metrics.ranks import rank
+
+    folder = Path(cfg.checkpoint).expanduser()
+    files = sorted(folder.glob("step_*.pt"))
+    if not files:
+        raise UserError(
+            f"which=kept: checkpoint={cfg.checkpoint} holds no step_*.pt; give a run folder, trained with train.keep=K "
+            "for the newest K of those saved every train.save_every steps"
+        )
+    row = METRICS[choose(list(cfg.metrics) if OmegaConf.is_list(cfg.metrics) else [cfg.metrics])[0]].rows[0]
+    entries = {}
+    for file in files:
+        loaded = Loaded.open(str(file), dataset=cfg.dataset, trust=trust)
+        entries[file] = evaluate_run(cfg, loaded, quiet=True, place="kept")["metrics"][row]
+        if rank() == 0:
+            print(f"step {loaded.step}: {row} {entries[file]['value']:.4f}")
+    chosen = max(files, key=lambda file: merit(entries[file]))
+    best = Loaded.open(str(chosen), dataset=cfg.dataset, trust=trust)
+    return evaluate_run(cfg, best, chosen=f"best({row}, {cfg.split})")
+
+
+def forget(folder: Path, pattern: str) -> None:
+    """Remove the reports and pictures of an earlier choice."""
+    for file in folder.glob(pattern):
+        file.unlink()
+
+
+def evaluate_run(
+    cfg: DictConfig, loaded: Any, quiet: bool = False, place: str = "", chosen: str | None = None
+) -> dict[str, Any]:
     """Render a split with the generator of `loaded` (engine.checkpoint) and measure it; returns the report.
+
+    Another evaluation of the same images of this run, of which training may be one, is waited for.
 
     Beside the checkpoint appear eval/<step>.json, eval/<step>.png (source | generated | real) and eval/images/, which
     holds the generated images, the real ones and label maps as the data set's own loader sizes them, and a random
@@ -53,35 +118,78 @@ def evaluate_run(cfg: DictConfig, loaded: Any, quiet: bool = False) -> dict[str,
     eval/<split>-<images>/.
 
     Args:
-        quiet: training asks: no table, no picture, and the generated images are kept until the next time only.
+        quiet: no table, no picture, and the generated images are kept until the next time only.
+        place: folder below eval/ for all of this.
+        chosen: how this checkpoint was selected, where the file itself does not say; it ends the report's name.
     """
-    from torch.utils.data import Subset
+    from engine.lock import FolderLock
+    from metrics.ranks import once
 
+    folder = loaded.path.parent / "eval"
+    if cfg.split != "test" or cfg.images is not None:
+        folder = folder / f"{cfg.split}-{cfg.images or 'all'}"
+    folder = folder / place
+    refuse_overlap("checkpoint", folder, {"dataset.root": data_root(loaded.cfg)})
+    lock = FolderLock(folder / ".lock", "an evaluation", "wait for its end")
+    try:
+        once(lock.wait)
+        return _evaluate_run(cfg, loaded, folder, quiet, chosen)
+    finally:
+        lock.release()
+
+
+def _evaluate_run(cfg: DictConfig, loaded: Any, folder: Path, quiet: bool, chosen: str | None) -> dict[str, Any]:
+    """`evaluate_run` in its folder, which no other evaluation writes to meanwhile."""
+    import outputs
     from engine.build import build_dataset
     from engine.distributed import barrier, choose_device
     from engine.record import grid, save_image
-    from engine.render import compare_rows, load_generator, render, sample, spread, untrained_generator, write_examples
+    from engine.render import (
+        Picked,
+        compare_rows,
+        load_generator,
+        names_of,
+        render,
+        sample,
+        spread,
+        untrained_generator,
+        write_examples,
+    )
     from metrics.ranks import once, rank, share
     from results.paper import paper_row
     from results.shapes import cited
 
-    run, device, folder = loaded.cfg, choose_device(cfg.device), loaded.path.parent / "eval"
+    run, device = loaded.cfg, choose_device(cfg.device)
     data, whole = split_of(run, cfg.split), cfg.split == "test" and cfg.images is None
-    if not whole:
-        folder = folder / f"{cfg.split}-{cfg.images or 'all'}"
-    chosen = spread(len(data.sources()), cfg.images)
-    sources, reals = Subset(data.sources(), chosen), Subset(data.reals(), spread(len(data.reals()), cfg.images))
-    images, mine = folder / "images", share(len(reals), 1)
-    fresh = [images / name for name in ("real", "labels", "train")]
-    once(clear, fresh)
-    write_examples(reals, mine, images / "real")
+    if chosen is not None:
+        once(forget, folder, f"*-best-{cfg.split}.*")  # the choice among fewer checkpoints, or by another metric
+    numbers = spread(len(data.sources()), cfg.images)
+    sources, reals = Picked(data.sources(), numbers), Picked(data.reals(), spread(len(data.reals()), cfg.images))
+    measured = any(folder.glob("*.json"))  # before, perhaps by a version that left no lists
+    images, written = folder / "images", list[tuple[Path, list[str], dict[str, Any]]]()
+    origin: dict[str, Any] = {
+        "checkpoint": str(loaded.path),
+        "split": cfg.split,
+        "selection": chosen or loaded.selection,
+        "data_root": getattr(data, "root", None),
+    }
+
+    def kept(name: str, items: Any) -> list[int]:
+        """Begin a folder of images, which holds nothing but `items` in the end; returns those of this rank."""
+        note = images / name, [f"{item}.png" for item in names_of(items)], {"split": cfg.split, "of": name}
+        once(outputs.start, None, *note, adopt=measured)
+        written.append(note)
+        return share(len(items), 1)
+
+    write_examples(reals, kept("real", reals), images / "real")
     if data.scored_labels:
-        write_examples(sources, share(len(sources), 1), images / "labels", "label")
+        write_examples(sources, kept("labels", sources), images / "labels", "label")
     if cfg.floor:
         seen = build_dataset(run, "train", augment=False).reals()
-        taken = sample(len(seen), len(reals), cfg.seed)
-        write_examples(Subset(seen, taken), share(len(taken), 1), images / "train")
-    generators: dict[str, Any] = {loaded.name: load_generator}
+        taken = Picked(seen, sample(len(seen), len(reals), cfg.seed))
+        write_examples(taken, kept("train", taken), images / "train")
+    name = f"{loaded.step}-best-{cfg.split}" if chosen else loaded.name
+    generators: dict[str, Any] = {name: load_generator}
     if cfg.untrained:
         generators = {"untrained": untrained_generator, **generators}
     places = cited(OmegaConf.to_container(run.paper, resolve=True)) if whole and run.paper is not None else []
@@ -99,24 +207,19 @@ def evaluate_run(cfg: DictConfig, loaded: Any, quiet: bool = False) -> dict[str,
     cfg = cast(DictConfig, OmegaConf.merge(cfg, {key: value for key, value in derived.items() if cfg[key] is None}))
     found: dict[str, Any] = {}
     for name, make in generators.items():
-        generator, fakes = make(loaded, device), images / ("training" if quiet else name)
-        once(clear, [fakes])
-        turns = Subset(sources, share(len(sources), 1))
+        generator, folder_name = make(loaded, device), "training" if quiet else name
+        fakes, turns = images / folder_name, Picked(sources, kept(folder_name, sources))
         render(generator, loaded.inputs, turns, fakes, device, 1)  # in float32, one by one: batches round differently
-        barrier()
-        origin: dict[str, Any] = {
-            "checkpoint": str(loaded.path),
-            "step": 0 if name == "untrained" else loaded.step,
-            "split": cfg.split,
-            "selection": loaded.selection,
-            "data_root": getattr(data, "root", None),
-        }
+        barrier()  # every rank has written its share
+        while written:
+            once(outputs.finish, None, *written.pop())
         if not quiet and rank() == 0:
-            shown = [chosen[at] for at in spread(len(chosen), cfg.shown)]
+            shown = [numbers[at] for at in spread(len(numbers), cfg.shown)]
             rows = compare_rows(data, shown, fakes, loaded.inputs, run.dataset.name)
             save_image(grid(rows), folder / f"{name}.png")
             print(f"\n{name if name == 'untrained' else f'step {name}'} of {loaded.path.parent}")
-        found = report(cfg, fakes, images / "real", folder / f"{name}.json", row, quiet, **origin)
+        step = 0 if name == "untrained" else loaded.step
+        found = report(cfg, fakes, images / "real", folder / f"{name}.json", row, quiet, step=step, **origin)
         if not quiet and rank() == 0:
             print(folder / f"{name}.png")
     return found
@@ -150,12 +253,6 @@ def split_of(run: DictConfig, split: str) -> Any:
             f"split={split}: {error}; choose split=test (in training evaluate.split=test, by which best.pt is then "
             "chosen and labelled)"
         ) from error
-
-
-def clear(folders: Sequence[Path]) -> None:
-    """Remove folders of images of an earlier evaluation, whose names may be others."""
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def compare(cfg: DictConfig) -> dict[str, Any]:
@@ -202,8 +299,11 @@ def report(
     from metrics.ranks import once, rank
     from metrics.rules import Rule
 
-    if out.is_dir():
-        raise UserError(f"out={out}: is a folder; a file name ending in .json was wanted")
+    try:
+        if not origin:
+            refuse_foreign(out)
+    except OSError as error:  # such as a name that is too long
+        raise UserError(f"out={out}: cannot be written ({error.strerror}); choose another out") from error
     metrics = list(cfg.metrics) if OmegaConf.is_list(cfg.metrics) else [cfg.metrics]
     found = measure(
         fake,
@@ -244,6 +344,18 @@ def report(
     return found
 
 
+def refuse_foreign(out: Path) -> None:
+    """Raises: UserError where a file would be overwritten that is no report, of whatever version; a run's own are."""
+    try:
+        known = isinstance(records.load(out)["schema"], int)
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, KeyError, TypeError):
+        known = False
+    if not known:
+        raise UserError(f"out={out}: would be overwritten, but is no report; choose another out=, or move it away")
+
+
 def write(found: dict[str, Any], out: Path) -> None:
     """Write a report, together with the metrics of an earlier one of the same generated and real images."""
     from metrics import protocol
@@ -255,16 +367,16 @@ def write(found: dict[str, Any], out: Path) -> None:
         kept = {name: block for name, block in old["protocol"]["metrics"].items() if alike}
         kept = {name: block for name, block in kept.items() if name not in found["protocol"]["metrics"]}
         entries = {row: old["metrics"][row] for name in kept for row in METRICS[name].rows}
-        told = old["warnings"] if kept else []
-    except (UserError, KeyError, TypeError, AttributeError):  # none, of another version, or damaged: replaced
-        kept, entries, told = {}, {}, []
-    whole = {
-        **found,
-        "protocol": {**found["protocol"], "metrics": {**found["protocol"]["metrics"], **kept}},
-        "metrics": {**found["metrics"], **entries},
-        "warnings": list(dict.fromkeys([*found["warnings"], *told])),
-    }
-    protocol.write({**whole, "rows": protocol.rows(whole)}, out)
+        whole = {
+            **found,
+            "protocol": {**found["protocol"], "metrics": {**found["protocol"]["metrics"], **kept}},
+            "metrics": {**found["metrics"], **entries},
+            "warnings": list(dict.fromkeys([*found["warnings"], *(old["warnings"] if kept else [])])),
+        }
+        whole["rows"] = protocol.rows(whole)
+    except (UserError, KeyError):  # none, of another version, or damaged: replaced
+        whole = {**found, "rows": protocol.rows(found)}
+    protocol.write(whole, out)
 
 
 def _but_metrics(report: dict[str, Any]) -> dict[str, Any]:

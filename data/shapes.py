@@ -4,6 +4,7 @@ Label map to image, with instance map, depth, edges and keypoints of every scene
 is drawn and why its pixel-wise median is grey.
 """
 
+from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -99,6 +100,10 @@ class Shapes:
         """The items whose targets are the real images: the data set itself."""
         return self
 
+    def content(self) -> dict[str, dict[str, Path]]:
+        """No files: the settings alone decide what the scenes are."""
+        return {}
+
     def verify(self) -> None:
         """Nothing to check: there are no files."""
 
@@ -156,6 +161,10 @@ class UnpairedShapes(TwoSides):
         """The odd scenes, as an image of the second style."""
         scene = self.shapes.scene(2 * index + 1, self.styles[1])
         return Example(name=self.real_names[index], target=torch.from_numpy(scene.image))
+
+    def content(self) -> dict[str, dict[str, Path]]:
+        """No files: the settings alone decide what the scenes are."""
+        return {}
 
     def verify(self) -> None:
         """Nothing to check: there are no files."""

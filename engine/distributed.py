@@ -2,11 +2,12 @@
 
 import inspect
 import os
+import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,6 +21,7 @@ from errors import UserError
 # kernel that made it. DDP warns of that once on every rank, although nothing is wrong; of other shapes it still does.
 STRIDES = r"(?s)Grad strides do not match bucket view strides.*grad\.sizes\(\) = \[\d+, \d+, 1, 1\]"
 warnings.filterwarnings("ignore", STRIDES, UserWarning)
+Result = TypeVar("Result")
 
 
 def rank() -> int:
@@ -116,6 +118,21 @@ def broadcast(tensors: Iterable[Tensor]) -> None:
     if world() > 1:
         for tensor in tensors:
             dist.broadcast(tensor, 0)
+
+
+def on_first(work: Callable[[], Result]) -> Result:
+    """The result of rank 0, on every rank; the others wait. Where it fails, they end at once, without a word."""
+    if world() == 1:
+        return work()
+    told: list[Any] = [None, False]
+    try:
+        if rank() == 0:
+            told[:] = work(), True
+    finally:
+        dist.broadcast_object_list(told)
+    if not told[1]:
+        sys.exit(1)
+    return told[0]
 
 
 def barrier() -> None:

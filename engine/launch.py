@@ -1,10 +1,13 @@
 """From a command line to a function: a user's mistake becomes one line and exit code 1, a bug keeps its traceback."""
 
 import difflib
+import errno
 import functools
+import io
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -16,10 +19,17 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from engine.paths import GONE
+from engine.pipes import quiet_pipes
 from engine.ranges import check_ranges
-from errors import UserError
+from errors import Diverged, UserError
 
+OUTSIDE = {  # what the system refuses: no fault of ours
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR,
+    errno.ENAMETOOLONG, errno.ELOOP, errno.EFBIG, errno.EIO, errno.ESTALE,
+}  # fmt: skip
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+HEAD_START = 3.0  # seconds that the first rank has to print and to end
 
 
 def entry(name: str) -> Callable[[Callable[[DictConfig], object]], Callable[[], None]]:
@@ -34,6 +44,8 @@ def entry(name: str) -> Callable[[Callable[[DictConfig], object]], Callable[[], 
             try:
                 check_ranges(cfg)
                 function(cfg)
+            except Diverged as error:
+                fail_together(str(error))
             except (UserError, OmegaConfBaseException) as error:
                 fail(_job() + explain(error, sys.argv[1:], name))
 
@@ -45,22 +57,49 @@ def entry(name: str) -> Callable[[Callable[[DictConfig], object]], Callable[[], 
 
 
 def launch(main: Callable[[], object]) -> None:
-    """Run a main function made by `entry`; a config that cannot be composed ends as one line and exit code 1."""
-    if os.environ.get("WORLD_SIZE", "1") not in ("0", "1") and any(word in ("-m", "--multirun") for word in sys.argv[1:]):
+    """Run a main function made by `entry`: a user's mistake, a config that cannot be composed and what the system
+    refuses end as one line and exit code 1; `| head` ends it quietly."""
+    with quiet_pipes():
+        _launch(main)
+
+
+def _launch(main: Callable[[], object]) -> None:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        fail(GONE)
+    several = os.environ.get("WORLD_SIZE", "1") not in ("0", "1")
+    if several and any(word in ("-m", "--multirun") for word in sys.argv[1:]):
         fail(
             "-m (multirun) came under torchrun, where its second job would hang; use one of them, "
             "or loop over torchrun in a shell script"
         )
     check_environment(os.environ)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing, so that one place words all errors
     try:
         main()
-    except (HydraException, OmegaConfBaseException) as error:
+    except (UserError, HydraException, OmegaConfBaseException) as error:
         fail(explain(error, sys.argv[1:], getattr(main, "entry", "train")))
-    except (NotADirectoryError, FileExistsError, PermissionError) as error:  # Hydra makes the run folder itself
-        fail(f"{error.filename}: cannot be made or written ({error.strerror}); change run= or hydra.run.dir")
+    except OSError as error:  # a pipe's is no such error
+        if error.errno not in OUTSIDE:
+            raise
+        fail(refusal(error))
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def refusal(error: OSError) -> str:
+    """One line about a file that cannot be read, made or written."""
+    if error.filename is None:
+        return f"{error.strerror}; free some space, or choose another folder"
+    unread = Path(os.fsdecode(error.filename)).is_file() and not os.access(error.filename, os.R_OK)
+    what = "read" if unread else "made or written"
+    return (
+        f"{os.fsdecode(error.filename)}: cannot be {what} ({error.strerror}); change its permissions, or the key that "
+        "names it, such as run= or hydra.run.dir"
+    )
 
 
 def check_environment(variables: Mapping[str, str]) -> None:
@@ -97,6 +136,15 @@ def fail(message: str) -> None:
     rank = os.environ.get("RANK", "0")
     print(f"error: {message}" if rank == "0" else f"error (rank {rank}): {message}", file=sys.stderr, flush=True)
     sys.exit(1)
+
+
+def fail_together(message: str) -> None:
+    """`fail` of what all ranks found at once: the first one tells it. torchrun ends the others as soon as one has
+    ended; these wait, so that it is not the first that is cut short."""
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(HEAD_START)
+        sys.exit(1)
+    fail(message)
 
 
 def explain(error: Exception, arguments: list[str], entry: str = "train") -> str:

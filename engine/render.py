@@ -1,13 +1,12 @@
 """A generator and inputs to image files: any size, one image per input, the names kept."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, default_collate
 from tqdm import tqdm
@@ -23,6 +22,7 @@ from engine.sampling import explained_workers, mix
 from engine.trust import ours
 from errors import UserError
 from models.blocks import SpectralConv2d
+from pixels import load
 
 
 def load_generator(loaded: Loaded, device: torch.device, name: str = "generator") -> nn.Module:
@@ -74,14 +74,32 @@ def translate(generator: nn.Module, source: Tensor) -> Tensor:
     last row and column, and cropped back.
     """
     height, width = source.shape[-2:]
-    multiple, smallest = getattr(generator, "size_multiple", 1), getattr(generator, "smallest", 1)
     rows, columns = (
-        torch.arange(-(-max(side, smallest) // multiple) * multiple, device=source.device).clamp_(max=side - 1)
-        for side in (height, width)
+        torch.arange(padded(generator, side), device=source.device).clamp_(max=side - 1) for side in (height, width)
     )
     if len(rows) != height or len(columns) != width:
         source = source[..., rows[:, None], columns]
     return to_uint8(generator(source)[..., :height, :width])
+
+
+def padded(generator: nn.Module, side: int) -> int:
+    """The side to which `translate` pads."""
+    multiple, smallest = getattr(generator, "size_multiple", 1), getattr(generator, "smallest", 1)
+    return -(-max(side, smallest) // multiple) * multiple
+
+
+def check_pixels(
+    generator: nn.Module, files: Sequence[Path], sizes: Sequence[tuple[int, int]], max_pixels: int | None
+) -> None:
+    """Raises: UserError for the first file, of (height, width) `sizes`, that would take more memory than is allowed."""
+    for file, (height, width) in zip(files, sizes, strict=True):
+        count = padded(generator, height) * padded(generator, width)
+        if max_pixels is not None and count > max_pixels:
+            raise UserError(
+                f"{file}: is {width}x{height}, {count} pixels for the network; max_pixels={max_pixels} is the most that"
+                f" is translated at once: make it smaller, cut it into parts, or set max_pixels={count} if the memory"
+                " suffices (about 1 GB a million pixels at model.generator.width=64)"
+            )
 
 
 def picture(image: Tensor) -> np.ndarray:
@@ -124,6 +142,12 @@ def render(
     return count
 
 
+def names_of(dataset: Any) -> list[str]:
+    """The names of a data set's items, in order, without reading them where the data set knows them."""
+    names: Sequence[str] = getattr(dataset, "names", ())
+    return list(names) if len(names) == len(dataset) else [dataset[index]["name"] for index in range(len(dataset))]
+
+
 def spread(length: int, count: int | None) -> list[int]:
     """`count` indices below `length` at even distances, all of them where there are fewer or `count` is None."""
     count = length if count is None else min(count, length)
@@ -152,7 +176,7 @@ def compare_rows(
     """
     rows = []
     for item in (dataset[index] for index in indices):
-        fake = np.array(Image.open(fakes / f"{item['name']}.png").convert("RGB"))
+        fake = np.array(load(fakes / f"{item['name']}.png"))
         rows.append([source_picture(item["source"], inputs, name), fake, picture(item["target"])])
     return rows
 
@@ -170,11 +194,27 @@ def write_png(image: np.ndarray, path: Path) -> None:
         raise UserError(f"{path}: cannot be written ({error.strerror or error}); change output=") from error
 
 
+class Picked:
+    """Some items of a data set, in the order of their indices."""
+
+    def __init__(self, items: Any, indices: Sequence[int]) -> None:
+        self.items, self.indices = items, list(indices)
+        names = names_of(items)
+        self.names = [names[index] for index in self.indices]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.items[self.indices[index]]
+
+
 class Reversed:
     """Real images as inputs of the way back: items of `reals` with their target as source."""
 
     def __init__(self, reals: Any) -> None:
         self.reals = reals
+        self.names = names_of(reals)
 
     def __len__(self) -> int:
         return len(self.reals)
@@ -189,6 +229,7 @@ class Painted:
 
     def __init__(self, sources: Any, colors: str) -> None:
         self.sources, self.colors = sources, colors
+        self.names = names_of(sources)
 
     def __len__(self) -> int:
         return len(self.sources)

@@ -3,16 +3,18 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from hydra.errors import HydraException
 from numpy.typing import NDArray
 from omegaconf.errors import OmegaConfBaseException
-from PIL import Image
 
 from engine.trust import Refused, Trust, config_of
 from errors import UserError
+from outputs import select
+from pixels import ids_of, opened
 from results.collect import Run
 from results.pictures import Picture, encode, quality_of, read
 
@@ -105,7 +107,8 @@ def _gallery(
     shown = [run for run in found if run in shown]
     gallery = Gallery(*kind[:2], shown, kind[2], left_out=len(found) - len(shown))
     folders = [folder for run in shown if (folder := run.images()) is not None]
-    names = sorted({path.relative_to(folder).as_posix() for folder in folders for path in folder.rglob("*.png")})
+    listed = [_images(folder, warnings) for folder in folders]
+    names = sorted(set[str]().union(*listed))
     gallery.total = len(names)
     count = len(names) if images is None else min(images, len(names))
     picked = {names[at * len(names) // count] for at in range(count)}
@@ -113,7 +116,7 @@ def _gallery(
     reals = [run.folder / "eval" / "images" / "real" for run in shown]
     sums: dict[str, list[list[float]]] = {}
     for name in names:
-        outputs = [read(folder / name) for folder in folders]
+        outputs = [read(folder / name) if name in held else None for folder, held in zip(folders, listed, strict=True)]
         truths = (read(folder / name) for folder in reals) if gallery.paired else ()
         truth = next((picture for picture in truths if picture is not None), None)
         source = source_of(name.removesuffix(".png"))
@@ -133,17 +136,36 @@ def _gallery(
     return gallery
 
 
+def _images(folder: Path, warnings: list[str]) -> set[str]:
+    """The images that belong to a folder; none where its evaluation did not finish."""
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*.png")}
+    try:
+        names, left_out = select("images", folder, found)
+    except UserError as error:
+        warnings.append(f"{error}; its images are not shown")
+        return set()
+    warnings.extend(left_out)
+    return names
+
+
 def sources(run: Run, warnings: list[str], trust: Trust) -> Callable[[str], Picture | None]:
     """From an input's name to its picture: from the data set, if it can be opened here, else the label maps that were
     kept for the evaluation; None where there are neither."""
     from data.labels import colorize
     from engine.build import build_dataset
+    from engine.checkpoint import place_data
+    from engine.fingerprint import Data
     from engine.inputs import Inputs
     from engine.render import picture, source_picture
 
     try:
         text = json.dumps({"dataset": run.config["dataset"]})
-        dataset = build_dataset(config_of(text, str(run.folder / "config.yaml"), trust), "test", augment=False)
+        config = config_of(text, str(run.folder / "config.yaml"), trust)
+        place_data(config.dataset, Data.read(run.folder), {})
+        root = config.dataset.get("root")
+        if root is not None and not Path(root).expanduser().is_dir():
+            raise UserError(f"{root}: no such folder; set DATA_ROOT to the folder that holds it")
+        dataset = build_dataset(config, "test", augment=False)
         inputs, items = Inputs.of(dataset), dataset.sources()
         at = {name: index for index, name in enumerate(items.names)} if hasattr(items, "names") else None
         at = at or {items[index]["name"]: index for index in range(len(items))}
@@ -171,9 +193,10 @@ def sources(run: Run, warnings: list[str], trust: Trust) -> Callable[[str], Pict
         if not path.is_file():
             return None
         try:
-            ids = np.array(Image.open(path))
+            with opened(path) as image:
+                ids = ids_of(path, image)
             return picture(colorize(torch.from_numpy(ids)[None], run.dataset))
-        except (OSError, SyntaxError, ValueError, TypeError, IndexError, RuntimeError) as error:
+        except (UserError, ValueError, TypeError, IndexError, RuntimeError) as error:
             warnings.append(f"{path}: no label map ({_reason(error)}); its source is not shown")
             return None
 

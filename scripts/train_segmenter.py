@@ -11,6 +11,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, Python looks into scripts/ only
 
+from engine.paths import check_root, data_root, early
+
+if __name__ == "__main__":  # before torch is loaded
+    early({"dataset.root": check_root})
+
 import torch
 import torch.nn.functional as F
 from omegaconf import DictConfig
@@ -20,8 +25,10 @@ from engine.config import register
 from engine.launch import entry, launch
 from engine.sampling import StepSampler, loader
 from errors import UserError
+from files import refuse_overlap
 from metrics.segmentation import Confusion
 from models.segmenters import Segmenter, SegmenterConfig, build_segmenter, save_segmenter
+from models.weights import read_state
 
 VOID = 255  # training id of pixels that count nowhere
 
@@ -87,11 +94,14 @@ def train_segmenter(
 
 def class_frequency(training: Any, table: Tensor, most: int = 200) -> Tensor:
     """Share of each training id among the scored pixels of up to `most` items; as many as there are ids."""
-    counts = torch.zeros(int(table[table != VOID].max()) + 1)
+    known = table[table != VOID]
+    counts = torch.zeros(int(known.max()) + 1 if len(known) else 1)
     for index in range(0, len(training), -(-len(training) // most)):
         ids = table[training[index]["source"].long()]
         counts += torch.bincount(ids[ids != VOID], minlength=len(counts))
-    return counts / counts.sum().clamp(min=1)
+    if not counts.sum():
+        raise UserError(f"dataset={training.name}: no pixel has a scored class; check dataset.scored and unscored")
+    return counts / counts.sum()
 
 
 def class_weight(frequency: Tensor) -> Tensor:
@@ -134,7 +144,21 @@ def validate(
         images = torch.stack([item["target"] for item in items]) / 255
         ids = table[torch.stack([item["source"] for item in items])[:, 0].long()]
         confusion.update(segmenter.predict(images.to(device)).cpu(), ids)
+    if not confusion.counts.sum():
+        raise UserError(f"dataset={validation.name}: no pixel of the validation split has a scored class")
     return confusion.scores()
+
+
+def refuse_foreign(out: Path) -> None:
+    """Raises: UserError where `out` cannot be written, or is a file that no training of a segmenter made."""
+    if out.exists():
+        held = read_state(out, "segmenter") if out.is_file() else None
+        if not isinstance(held, dict) or not {"weights", "config"} <= held.keys():
+            raise UserError(f"out={out}: would be overwritten, but is no trained segmenter; choose another out=")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"out={out}: its folder cannot be made ({error.strerror}); change out=") from error
 
 
 @entry("train_segmenter")
@@ -144,10 +168,13 @@ def main(cfg: DictConfig) -> None:
     from engine.trust import Trust
 
     Trust.of(cfg)  # imports the modules of `code`
+    out = Path(cfg.out).expanduser()
+    refuse_overlap("out", out, {"dataset.root": data_root(cfg)})
+    refuse_foreign(out)
     train_segmenter(
         build_dataset(cfg, "train", augment=False),
         held_out(cfg),
-        Path(cfg.out).expanduser(),
+        out,
         backbone=cfg.backbone,
         input_size=None if cfg.input_size is None else tuple(cfg.input_size),
         steps=cfg.steps,

@@ -268,6 +268,26 @@ def test_settings_may_come_from_yaml():
 
 
 @pytest.mark.parametrize(
+    ("layers", "taps", "bidirectional", "expected"),
+    [
+        (5, (), True, 0.4),
+        (5, (), False, 0.4),
+        (6, (), True, 10 / 36),
+        (6, (), False, 10 / 36),
+        (3, (), True, 10 / 9),
+        (4, (), True, 10 / 16),
+        (4, ("relu2_1", "relu3_1", "relu4_1", "relu5_1"), True, 0.4),
+        (4, ("relu1_1", "relu2_1", "relu3_1", "relu4_1"), False, 10 / 16),
+    ],
+)
+def test_cfls_released_scale_is_lambda_over_the_square_of_its_layers(layers, taps, bidirectional, expected):
+    """A layer and direction, under a term's weight of 0.8 and the mean over directions."""
+    loss = PatchNCE(bidirectional=bidirectional, layer_weights="cfl")
+    made = Comparison(loss, PAIR, channels=[3] * layers, map_channels=[3] * layers, taps=taps)
+    assert [0.8 * weight / (1 + bidirectional) for weight in made.layer_weights] == pytest.approx([expected] * layers)
+
+
+@pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"head": "conv"}, "head is 'conv', not one of linear, mlp, identity"),
@@ -296,3 +316,12 @@ def test_another_encoder_is_refused():
     v = views()
     with pytest.raises(ValueError, match="the encoder gives 3 layers, not 2"):
         Comparison(PatchNCE(), PAIR, channels=[4, 6], map_channels=[4, 6], head="identity")(v)
+
+
+def test_the_key_is_encoded_first(monkeypatch):
+    """As CFL's code does; an encoder with spectral norms changes with every pass."""
+    made, seen = term(PatchNCE()), []
+    given = views()
+    monkeypatch.setattr(given, "features", lambda name: seen.append(name) or Views.features(given, name))
+    made(given)
+    assert seen == [made.pairs[0][1], made.pairs[0][0]]
