@@ -68,12 +68,13 @@ def _launch(main: Callable[[], object]) -> None:
         Path.cwd()
     except FileNotFoundError:
         fail(GONE)
-    check_environment(os.environ)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and any(word in ("-m", "--multirun") for word in sys.argv[1:]):
+    several = os.environ.get("WORLD_SIZE", "1") not in ("0", "1")
+    if several and any(word in ("-m", "--multirun") for word in sys.argv[1:]):
         fail(
             "-m (multirun) came under torchrun, where its second job would hang; use one of them, "
             "or loop over torchrun in a shell script"
         )
+    check_environment(os.environ)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing, so that one place words all errors

@@ -25,15 +25,31 @@ class Opening:
 
 
 @dataclass
+class Root:
+    """Where the files of a checkpoint's data set lie now."""
+
+    root: str | None = None
+
+
+@dataclass
+class RootAndPalette(Root):
+    """The same, and the colours of its label maps."""
+
+    palette: str | None = None
+
+
+@dataclass
 class Test(Opening):
     """test.py."""
 
     checkpoint: str = MISSING
+    dataset: RootAndPalette = field(default_factory=RootAndPalette)
     input: str | None = None
     output: str | None = None
     network: Annotated[str, NETWORK] = "generator"
     split: Annotated[str, ANY_SPLIT] = "test"
     precision: Annotated[str, OneOf("float32", "bf16")] | None = None
+    max_pixels: Annotated[int, Range(1)] | None = 2**24
     batch_size: Annotated[int, Range(1)] = 8
     workers: Annotated[int, WORKERS] = 0
     device: Annotated[str, DEVICE] = "auto"
@@ -44,7 +60,8 @@ class Evaluate(Opening):
     """evaluate.py."""
 
     checkpoint: str | None = None
-    which: Annotated[str, OneOf("last", "best")] = "last"
+    dataset: RootAndPalette = field(default_factory=RootAndPalette)
+    which: Annotated[str, OneOf("last", "best", "kept")] = "last"
     split: Annotated[str, ANY_SPLIT] = "test"
     images: Annotated[int, Range(2)] | None = None
     floor: bool = True
@@ -113,6 +130,7 @@ class Analyze(Opening):
     """scripts/analyze.py."""
 
     checkpoint: str = MISSING
+    dataset: Root = field(default_factory=Root)
     term: str | None = None
     split: Annotated[str, ANY_SPLIT] = "test"
     images: Annotated[int, Range(1)] = 50
