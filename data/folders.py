@@ -8,19 +8,20 @@ NAME may contain folders. `val` may be absent: constructing that split raises Mi
 Names, headers and partners are checked by the constructors; pixels by `verify` and whenever an item is read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from data.example import Example, Key, unpack
-from data.files import check_aspect, find_images, find_inputs, in_threads, match, read_headers, seen
-from data.labels import score_map
+from data.files import check_aspect, find_inputs, in_threads, match, read_headers
+from data.labels import Palette, score_map
 from data.manifest import check_manifest
-from data.reading import read_image
+from data.reading import check_images, read_image
 from data.sides import Side
 from data.sources import Sources
 from data.store import ImageStore
 from data.transforms import Augment, resize
 from errors import UserError
+from listing import find_images, seen
 
 VERIFY_LIMIT = 2000  # items up to which `verify` decodes all
 SPLITS = ("train", "val", "test")
@@ -41,7 +42,7 @@ class Paired:
         flip: whether augmentation mirrors half of the items.
         labels: true reads sources as label ids, false as images.
         classes: number of label ids, 0..classes-1. ignore: the id of unknown pixels, which become an extra class.
-        palette: file of the colours of RGB labels (`labels.read_palette`).
+        palette: colours of RGB labels, a file of them or a list (`labels.read_palette`).
         unscored: ids that metrics leave out. scored: instead, the training id of each id, 255 for none.
         instance: read instance/ as well. channels: of image sources; null takes what the files have.
         cache: folder that keeps resized images for later epochs and runs (`store.ImageStore`), where `augment` is set;
@@ -67,7 +68,7 @@ class Paired:
         labels: bool = True,
         classes: int | None = None,
         ignore: int | None = None,
-        palette: str | Path | None = None,
+        palette: Palette | None = None,
         unscored: Sequence[int] = (),
         scored: Sequence[int] | None = None,
         instance: bool = False,
@@ -86,11 +87,15 @@ class Paired:
         place = self._place()
         sides = ["input", self.target_folder] + ["instance"] * instance
         self.files = files = {side: find_images(place / side) for side in sides}
-        self.names = match(files, place)
-        check_manifest(self.root, split, self.names, self.classes, self.ignore)
+        self.keys = match(files, place)  # names in NFC
+        check_manifest(self.root, split, self.keys, self.classes, self.ignore)
+        self.names = files["input"].own_names()
         headers = self.reader.check(files["input"])
         for side in sides[1:]:
-            for name, own, other in zip(self.names, headers, read_headers(files[side], self.names), strict=True):
+            others = read_headers(files[side], self.keys)
+            if side == "target":
+                check_images(files[side], others)
+            for name, own, other in zip(self.keys, headers, others, strict=True):
                 if own.size != other.size:
                     check_aspect(files["input"][name], own.size, files[side][name], other.size)
         self.source_channels = self.reader.source_channels
@@ -108,7 +113,7 @@ class Paired:
         )
 
     def _files_of(self, index: int) -> list[Path]:
-        return [files[self.names[index]] for files in self.files.values()]
+        return [files[self.keys[index]] for files in self.files.values()]
 
     def _place(self) -> Path:
         """The folder of the split."""
@@ -127,9 +132,8 @@ class Paired:
 
     def read(self, index: int) -> Example:
         """Item `index` as it lies on disk, at its own size."""
-        name = self.names[index]
-        source, target, *instance = (files[name] for files in self.files.values())
-        example = self.reader.read(name, source, instance[0] if instance else None)
+        source, target, *instance = self._files_of(index)
+        example = self.reader.read(self.names[index], source, instance[0] if instance else None)
         self.read_target(example, target)
         return example
 
@@ -153,6 +157,10 @@ class Paired:
         """The items whose targets are the real images: the data set itself."""
         return self
 
+    def content(self) -> Mapping[str, Mapping[str, Path]]:
+        """Name -> file, by folder: all that the items are read from."""
+        return self.files
+
     def verify(self, limit: int = VERIFY_LIMIT) -> None:
         """Decodes every file and checks every id, once before training; nothing for more than `limit` items.
 
@@ -171,6 +179,7 @@ class Inputs:
     Args:
         folder: a folder of sources, or of input/ and instance/; a file; or a pattern such as "photos/*.png".
         labels, classes, ignore, palette, instance, channels: as for `Paired`.
+    Attributes: files, and sizes, (height, width) of the sources, in order.
     """
 
     def __init__(
@@ -180,13 +189,13 @@ class Inputs:
         labels: bool = True,
         classes: int | None = None,
         ignore: int | None = None,
-        palette: str | Path | None = None,
+        palette: Palette | None = None,
         instance: bool = False,
         channels: int | None = None,
     ) -> None:
         self.reader = Sources(labels, classes, ignore, palette, instance, channels)
         base, files = find_inputs(Path(folder).expanduser())
-        self.names = list(files)
+        self.names = files.own_names()
         self.files: list[tuple[Path, Path | None]] = [(file, None) for file in files.values()]
         if instance:
             beside = base.parent / "instance"
@@ -194,8 +203,8 @@ class Inputs:
                 raise UserError(f"{folder}: the network reads instance maps; wanted FOLDER/input and FOLDER/instance")
             partners = {key: file for key, file in find_images(beside).items() if key in files}
             match({"input": files, "instance": partners}, base.parent)
-            self.files = [(files[name], partners[name]) for name in self.names]
-        self.reader.check(files)
+            self.files = [(files[name], partners[name]) for name in files]
+        self.sizes = [header.size for header in self.reader.check(files)]
         self.labels, self.instance = labels, instance
         self.classes, self.ignore = self.reader.classes, self.reader.ignore
         self.source_channels = self.reader.source_channels

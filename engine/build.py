@@ -12,9 +12,10 @@ from omegaconf import DictConfig
 from torch import nn
 
 from data.folders import MissingSplit
+from data.labels import palette_rows
 from engine.checks import choices, encoded
 from engine.config import ConfigError, Init
-from engine.distributed import rank
+from engine.distributed import world
 from engine.inputs import Inputs
 from engine.pool import ImagePool
 from engine.sampling import mix
@@ -23,8 +24,8 @@ from engine.steps import DiscriminatorStep, GeneratorStep, Late, PartsStep, judg
 from errors import UserError
 from losses.adversarial import DiscriminatorGAN
 from losses.objective import Objective
-from models.blocks import init_weights
-from models.encoders import GeneratorEncoder
+from models.blocks import BatchNorm, init_weights
+from models.encoders import Encoder, GeneratorEncoder
 
 
 @dataclass
@@ -120,9 +121,16 @@ def settle_channels(cfg: DictConfig, inputs: Inputs) -> None:
     found = {"source_channels": inputs.source_channels, "target_channels": inputs.target_channels}
     if not inputs.labels:
         found["channels"] = inputs.source_channels
-    for key in found.keys() & cfg.dataset.keys():
-        if cfg.dataset[key] is None:
+    for key in found:
+        if key in cfg.dataset and cfg.dataset[key] is None:
             cfg.dataset[key] = found[key]
+
+
+def settle_palette(cfg: DictConfig) -> None:
+    """Replace the path of a palette in the config by its colours: a checkpoint is then read without that file."""
+    palette = cfg.dataset.get("palette")
+    if isinstance(palette, str):
+        cfg.dataset.palette = palette_rows(palette)
 
 
 def memory_format(cfg: DictConfig, device: torch.device) -> torch.memory_format:
@@ -161,19 +169,19 @@ def build(cfg: DictConfig, inputs: Inputs) -> Build:
         for name in ("generator", "generator_source")[: 2 if kind.both_ways else 1]
     }
     generator = generators["generator"]
-    if "size" in cfg.dataset and hasattr(generator, "check_size"):
-        try:
-            generator.check_size(*cfg.dataset.size)
-        except ValueError as error:
-            raise ConfigError(f"dataset.size={list(cfg.dataset.size)}: {error}") from error
+    images = cfg.train.batch_size // (world() * cfg.train.accumulate)  # of a micro-batch on a rank
+    _check_generator(cfg, generator, images)
     encoder = _encoder(cfg, generator, inputs)
+    _check_encoder(cfg, encoder, images)
     torch.manual_seed(mix(cfg.seed, 12))
     terms: dict[str, Any] = {name: _term(str(name), node.term, encoder) for name, node in cfg.objective.items()}
     reads = frozenset(name for term in terms.values() for name in term.reads)
     _check_views(cfg, inputs, terms, encoder, kind)
     _check_channels(cfg, inputs, terms, encoder)
     taps = encoder.layers if isinstance(encoder, GeneratorEncoder) else []
-    setting: Any = make(cfg.setting, "setting", **generators, reads=reads, taps=taps)
+    needed = [judge for judge in kind.judges if judged([judge]) & reads]
+    wanted = reads.union(judge.fake for judge in needed)
+    setting: Any = make(cfg.setting, "setting", **generators, reads=wanted, taps=taps)
 
     verdicts = judged(kind.judges)
     late = {name for name, term in terms.items() if term.reads & verdicts or getattr(term, "learned", False)}
@@ -184,9 +192,10 @@ def build(cfg: DictConfig, inputs: Inputs) -> Build:
         )
         for chosen in (False, True)
     )
-    needed = [judge for judge in kind.judges if judged([judge]) & reads]
     discriminators = _discriminators(cfg, inputs, kind, needed)
-    pools = {name: ImagePool(cfg.train.pool, mix(cfg.seed, 15, at), rank()) for at, name in enumerate(discriminators)}
+    pools = {name: ImagePool(cfg.train.pool, mix(cfg.seed, 15, at)) for at, name in enumerate(discriminators)}
+    again = frozenset(judge.fake for judge in needed)  # read by the steps beside the generator's
+    again = again.union(*(term.reads for term in terms.values() if getattr(term, "learned", False)))
     other_steps: dict[str, Any] = {}
     if any(getattr(term, "learned", False) for term in terms.values()):
         other_steps["parts"] = PartsStep(after)
@@ -204,7 +213,7 @@ def build(cfg: DictConfig, inputs: Inputs) -> Build:
         encoder,
         plain,
         discriminators,
-        GeneratorStep(setting, encoder, plain, cfg.train.log_layers),
+        GeneratorStep(setting, encoder, plain, cfg.train.log_layers, again),
         other_steps,
         Late(needed, discriminators, after, kind.conditional) if late else None,
         pools,
@@ -283,6 +292,39 @@ def _check_channels(cfg: DictConfig, inputs: Inputs, terms: dict[str, Any], enco
                 f"targets {b} channels; {repeat_grey(cfg, inputs)}drop it ('~objective.{name}'), or choose an "
                 "objective without identity"
             )
+
+
+def _check_generator(cfg: DictConfig, generator: Any, images: int) -> None:
+    """Raises: ConfigError where a generator cannot be trained on images of dataset.size, so many in a micro-batch."""
+    norms = [module for module in generator.modules() if isinstance(module, BatchNorm)]
+    joined = images * world() if all(norm.sync for norm in norms) else images
+    if hasattr(generator, "check_size"):
+        try:
+            generator.check_size(*cfg.dataset.size, **({"images": joined} if norms else {}))
+        except ValueError as error:
+            raise ConfigError(f"dataset.size={list(cfg.dataset.size)}: {error}") from error
+
+
+def _check_encoder(cfg: DictConfig, encoder: Any, images: int) -> None:
+    """Raises: ConfigError where the encoder cannot take so many images of dataset.size; tried without values."""
+    if not isinstance(encoder, Encoder):
+        return
+    shape = (images, encoder.image_channels, *cfg.dataset.size)
+    state = {**dict(encoder.named_parameters()), **dict(encoder.named_buffers())}
+    try:
+        with torch.no_grad():
+            meta = {name: value.to("meta") for name, value in state.items()}
+            torch.func.functional_call(encoder, meta, torch.empty(shape, device="meta"))
+    except NotImplementedError:  # an operation that the meta device does not have: the first step will tell
+        pass
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        if "more than 1 value per channel" in reason:
+            reason = (
+                f"with train.batch_size={cfg.train.batch_size} a norm of the encoder has a single value of a channel; "
+                "take larger images, a larger encoder.size, more images, or fewer encoder.layers"
+            )
+        raise ConfigError(f"dataset.size={list(cfg.dataset.size)}: {reason}") from error
 
 
 def repeat_grey(cfg: DictConfig, inputs: Inputs) -> str:

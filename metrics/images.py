@@ -16,19 +16,20 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from errors import UserError
+from listing import PICTURES, walk
 from outputs import select
+from pixels import Header, load, note, read_header
 
-SUFFIXES = frozenset({".bmp", ".jpg", ".jpeg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 Size = tuple[int, int]
 
 
 def image_files(folder: Path, key: str = "folder") -> list[Path]:
-    """Image files of a flat or nested folder, sorted by relative path; hidden files and folders are passed over, and
-    in a folder with a render.json what that does not list.
+    """Image files of a flat or nested folder, sorted by relative path: those that training reads (`listing.walk`), and
+    in a folder with a render.json those that it lists.
 
     Args:
         key: the config key that named the folder, for the messages.
@@ -37,48 +38,35 @@ def image_files(folder: Path, key: str = "folder") -> list[Path]:
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise UserError(f"{key}={folder}: {what}; a folder of images was wanted")
-    files = _named(folder)
-    listed, _ = select(key, folder, files)
+    found = _names(folder)
+    listed, _ = select(key, folder, found)
     if not listed:
-        raise UserError(f"{key}={folder}: holds no image; wanted files ending in {' '.join(sorted(SUFFIXES))}")
-    return [files[name] for name in sorted(listed)]
+        raise UserError(f"{key}={folder}: holds no image; wanted files ending in {' '.join(sorted(PICTURES))}")
+    return [folder / name for name in sorted(listed)]
 
 
 def left_out(folder: Path, key: str = "folder") -> list[str]:
     """A line about images of a folder that its render.json does not list, if there are any."""
-    return select(key, folder, _named(folder))[1]
+    return select(key, folder, _names(folder))[1]
 
 
-def _named(folder: Path) -> dict[str, Path]:
+def _names(folder: Path) -> list[str]:
     """Image files by relative name."""
-    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES}
-    hidden = {name for name in found if any(part.startswith(".") for part in name.split("/"))}
-    return {name: path for name, path in found.items() if name not in hidden and path.is_file()}
+    return [prefix + name for prefix, found in walk(folder, PICTURES) for name in found]
 
 
 def read(path: Path, size: Size | None = None, interpolation: str = "bicubic") -> Tensor:
-    """One image as (3, H, W) uint8 RGB: grey and palettes are expanded, alpha is dropped.
+    """One image as (3, H, W) uint8 RGB, as training reads it (`pixels.load`).
 
     Args:
         size: (H, W) to resize to, antialiased; None keeps the pixels of the file.
         interpolation: bicubic or bilinear.
     Raises: UserError naming a file that is truncated, is no image, or has more than 8 bits a channel.
     """
-    try:
-        with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):
-                raise UserError(f"{path}: mode {image.mode}; the metrics want 8 bits a channel")
-            rgb = image.convert("RGB")
-            if size is not None and rgb.size != size[::-1]:
-                rgb = rgb.resize(size[::-1], Image.Resampling[interpolation.upper()])
-            return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)  # (H, W, 3) -> (3, H, W)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(_unreadable(path, error)) from error
-
-
-def _unreadable(path: Path, error: Exception) -> str:
-    reason = "no image" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())
-    return f"{path}: cannot be read ({reason}); make this file again or take it out of the folder"
+    rgb = load(path)
+    if size is not None and rgb.size != size[::-1]:
+        rgb = rgb.resize(size[::-1], Image.Resampling[interpolation.upper()])
+    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)  # (H, W, 3) -> (3, H, W)
 
 
 def batches(
@@ -155,20 +143,21 @@ class Survey:
     size: Size | None  # (H, W) where all images share it
 
 
-def survey(files: list[Path]) -> Survey:
-    """Sizes and file formats of images, without decoding them.
+def survey(files: list[Path], folder: Path | None = None) -> Survey:
+    """Sizes and file formats of images, without decoding them; one line says what is special about those of `folder`.
 
     Raises: UserError naming a file that is no image.
     """
     sizes: Counter[Size] = Counter()
     formats: Counter[str] = Counter()
+    kinds: Counter[Header] = Counter()
     for path in files:
-        try:
-            with Image.open(path) as image:
-                sizes[image.size[::-1]] += 1
-                formats[image.format or "unknown"] += 1
-        except (OSError, SyntaxError, ValueError) as error:
-            raise UserError(_unreadable(path, error)) from error
+        header = read_header(path)
+        sizes[header.size] += 1
+        formats[header.format] += 1
+        kinds[header] += 1
+    if folder is not None:
+        note(folder, kinds)
     return Survey(
         {label(size): count for size, count in sorted(sizes.items())},
         dict(sorted(formats.items())),

@@ -66,7 +66,8 @@ def content_sha256(folder: Path, files: list[Path]) -> str:
     """SHA-256 over relative names and bytes of the files, in their order."""
     total = hashlib.sha256()
     for path in files:
-        total.update(path.relative_to(folder).as_posix().encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+        name = path.relative_to(folder).as_posix().encode(errors="surrogateescape")  # names need not be UTF-8
+        total.update(name + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return total.hexdigest()
 
 

@@ -12,10 +12,11 @@ from PIL import Image
 from torch import Tensor
 
 from data.prepare.plan import REPLACE, Drawn, Item, Plan, Size, sources
-from data.reading import Header, LabelReader, read_depth, read_header, read_image, read_instance
+from data.reading import LabelReader, read_depth, read_image, read_instance
 from data.transforms import resize_ids, resize_image
 from errors import UserError
 from files import atomically
+from pixels import Header, read_header
 
 IMAGES = ("target", "A", "B")  # folders of images; input may hold images too
 DEEP = {"instance": read_instance, "depth": read_depth}  # folders of 16-bit integers, and how to read them
@@ -62,10 +63,10 @@ class Writer:
         for part, image in zip(todo, images, strict=True):
             part.made.parent.mkdir(parents=True, exist_ok=True)
             # under a name of its own: another prepare.py may write the same file
-            with atomically(part.made, flush=False) as file:
+            with atomically(part.made, durable=False) as file:
                 if image is None:
-                    with part.sources[0].open("rb") as raw:
-                        shutil.copyfileobj(raw, file)
+                    with part.sources[0].open("rb") as source:
+                        shutil.copyfileobj(source, file)
                 else:
                     _save(image, file, part.made.suffix)
         sizes = {part.size for part in parts}
