@@ -32,14 +32,14 @@ from torch import Tensor, nn
 
 from data.example import to_uint8
 from data.labels import one_hot
-from engine.checkpoint import Loaded, write
+from engine.checkpoint import Loaded
 from engine.config import register
 from engine.inputs import Inputs
 from engine.launch import entry, launch
 from engine.render import load_generator, translate
 from engine.trust import Trust
 from errors import UserError
-from files import refuse_overlap, write_text
+from files import atomically, refuse_overlap, write_text
 from models.spade import Noise
 from records import Shape, check_shape, load
 
@@ -117,11 +117,6 @@ def export(cfg: DictConfig) -> Path:
     compare(program.module(), generator, inputs, drawn)
     buffer = io.BytesIO()
     torch.export.save(program, buffer)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"out={out}: its folder cannot be made ({error.strerror}); change out=") from error
-    write(out, buffer, lambda whole, file: file.write(whole.getbuffer()))
     about = {
         "schema": SCHEMA,
         "checkpoint": str(loaded.path),
@@ -138,7 +133,13 @@ def export(cfg: DictConfig) -> Path:
         "device": "cpu",
         "torch": torch.__version__,
     }
-    write_text(out.with_suffix(".json"), json.dumps(about, indent=1) + "\n")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_text(out.with_suffix(".json"), json.dumps(about, indent=1) + "\n")  # first: by it the program is known
+        with atomically(out) as file:
+            file.write(buffer.getbuffer())
+    except OSError as error:
+        raise UserError(f"out={out}: cannot be written ({error.strerror or error}); change out=") from error
     print(f"{out}: {out.stat().st_size / 2**20:.1f} MiB, equal to test.py at {len(sizes)} sizes")
     return out
 
