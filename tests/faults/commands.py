@@ -1,0 +1,209 @@
+"""Forks of one warm interpreter that run train.py's main function on a config composed before the fork.
+
+torch and every module of a run are imported once, with one thread, so that a trial costs its own steps only.
+"""
+
+import atexit
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: a fork must not need the parent's threads
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from engine.config import register
+from engine.launch import launch
+from tests.compose import CONFIGS, entry_file
+
+ENTRY = entry_file("train.py")
+LIMIT = 240  # seconds after which a child counts as hung; the machine may be busy
+STEPS = 6
+
+
+def warm() -> None:
+    """Import what a run needs, in the parent."""
+    torch.set_num_threads(1)
+    import data.scenes
+    import data.shapes
+    import engine.build
+    import engine.guard
+    import engine.record
+    import engine.render
+    import engine.sampling
+    import engine.schedule
+    import evaluate
+    import losses.contrastive
+    import losses.spatial
+    import metrics.swd
+    import models.resnet
+    import models.spade
+    from torch.utils import tensorboard  # noqa: F401
+
+
+@cache
+def composed(words: tuple[str, ...]) -> DictConfig:
+    """The config of `train.py WORDS` with Hydra's own node."""
+    register()
+    with initialize_config_dir(str(CONFIGS), version_base=None):
+        return compose("train", [*words, "run=faults"], return_hydra_config=True)
+
+
+def train_command(words: Sequence[str], folder: Path) -> Callable[[], None]:
+    """`python train.py WORDS hydra.run.dir=FOLDER` as a function, but for Hydra's own composition."""
+    whole = composed(tuple(words)).copy()
+
+    def run() -> None:
+        OmegaConf.set_readonly(whole.hydra, False)
+        with open_dict(whole):
+            whole.hydra.runtime.output_dir = str(folder)
+        HydraConfig.instance().set_config(whole)
+        cfg = whole.copy()
+        with open_dict(cfg):
+            del cfg["hydra"]
+        folder.mkdir(parents=True, exist_ok=True)  # Hydra does
+        sys.argv = ["train.py", *words, f"hydra.run.dir={folder}"]
+        launch(lambda: ENTRY.main(cfg))
+
+    return run
+
+
+@dataclass
+class Done:
+    """How a command ended: exit codes by rank (negative: a signal), and what it printed."""
+
+    codes: list[int]
+    output: str
+    seconds: float
+    hung: bool = False
+
+    @property
+    def errors(self) -> list[str]:
+        """The lines that a user's mistake, or a full disk, ends in."""
+        return [line for line in self.output.splitlines() if line.startswith("error")]
+
+    @property
+    def traceback(self) -> bool:
+        """Whether a rank printed one."""
+        return "Traceback (most recent call last)" in self.output
+
+
+@dataclass
+class Command:
+    """A command under way, one forked process a rank, each with a process group of its own."""
+
+    pids: list[int]
+    outputs: list[Path]
+    begun: float = field(default_factory=time.perf_counter)
+
+    def kill(self, which: int = signal.SIGKILL, ranks: Sequence[int] | None = None, group: bool = True) -> None:
+        """A signal to ranks and, with `group`, to their data loaders' workers."""
+        for rank, pid in enumerate(self.pids):
+            if ranks is None or rank in ranks:
+                try:
+                    os.killpg(pid, which) if group else os.kill(pid, which)
+                except ProcessLookupError:
+                    pass
+
+    def wait(self, at: float | None = None, then: Callable[["Command"], None] | None = None) -> Done:
+        """Wait for all ranks, calling `then` after `at` seconds; as torchrun does, end the others when one fails."""
+        codes: dict[int, int] = {}
+        hung = False
+        failed: float | None = None
+        while len(codes) < len(self.pids):
+            now = time.perf_counter()
+            if then is not None and at is not None and now - self.begun >= at:
+                then(self)
+                then = None
+            for rank, pid in enumerate(self.pids):
+                if rank not in codes:
+                    found, status = os.waitpid(pid, os.WNOHANG)
+                    if found:
+                        codes[rank] = os.waitstatus_to_exitcode(status)
+                        if codes[rank] != 0 and failed is None:
+                            failed = now
+            if failed is not None and now - failed > 5:  # torchrun: SIGTERM, then SIGKILL after a while
+                self.kill(signal.SIGTERM if now - failed < 15 else signal.SIGKILL)
+            if now - self.begun > LIMIT:
+                hung = True
+                self.kill()
+            time.sleep(0.005)
+        self.kill()  # workers that are left
+        output = "\n".join(path.read_text(errors="replace") for path in self.outputs)
+        return Done([codes[rank] for rank in range(len(self.pids))], output, time.perf_counter() - self.begun, hung)
+
+
+def start(run: Callable[[], None], scratch: Path, ranks: int = 1, prepare: Callable[[int], Any] | None = None) -> Command:
+    """Fork once for each rank; each calls `prepare(rank)`, then `run`, and exits as Python would."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    number = len(list(scratch.iterdir()))
+    outputs = [scratch / f"{number}-{rank}.txt" for rank in range(ranks)]
+    port = free_port() if ranks > 1 else 0
+    command = Command([], outputs)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    for rank in range(ranks):
+        pid = os.fork()
+        if pid == 0:
+            code = 70
+            try:
+                _child(outputs[rank], rank, ranks, port)
+                if prepare is not None:
+                    prepare(rank)
+                code = _exit_code(run)
+            finally:
+                os._exit(code)
+        command.pids.append(pid)
+    return command
+
+
+def free_port() -> int:
+    """A TCP port of this machine that nobody has."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _child(output: Path, rank: int, ranks: int, port: int) -> None:
+    os.setsid()
+    handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for name in ("SIGTERM", "SIGUSR1", "SIGUSR2"):
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if ranks > 1:
+        own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "MASTER_PORT": port}
+        os.environ.update({name: str(value) for name, value in own.items()}, MASTER_ADDR="127.0.0.1")
+        os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+
+
+def _exit_code(run: Callable[[], None]) -> int:
+    try:
+        run()
+        code: Any = 0
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    atexit._run_exitfuncs()  # as Python ends: data loaders' workers are joined there
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return code
