@@ -13,6 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+import openmp  # noqa: F401 - every entry imports this module before torch
 from errors import UserError
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"

@@ -13,6 +13,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, Python looks into scripts/ only
 
+import openmp  # noqa: F401 - before torch
+
+# isort: split
 import torch
 from omegaconf import DictConfig
 from torch.utils.data import default_collate

@@ -12,8 +12,10 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -33,24 +35,18 @@ LIMIT = 240  # seconds after which a child counts as hung; the machine may be bu
 STEPS = 6
 
 
+MODULES = (  # of a run, imported once in the parent
+    *("data.scenes", "data.shapes", "engine.build", "engine.guard", "engine.record", "engine.render", "evaluate"),
+    *("engine.sampling", "engine.schedule", "losses.contrastive", "losses.spatial", "metrics.swd", "models.resnet"),
+    *("models.spade", "torch.utils.tensorboard"),
+)
+
+
 def warm() -> None:
-    """Import what a run needs, in the parent."""
+    """Import what a run needs, with one thread: a fork has no others."""
     torch.set_num_threads(1)
-    import data.scenes
-    import data.shapes
-    import engine.build
-    import engine.guard
-    import engine.record
-    import engine.render
-    import engine.sampling
-    import engine.schedule
-    import evaluate
-    import losses.contrastive
-    import losses.spatial
-    import metrics.swd
-    import models.resnet
-    import models.spade
-    from torch.utils import tensorboard  # noqa: F401
+    for name in MODULES:
+        import_module(name)
 
 
 @cache
@@ -112,10 +108,8 @@ class Command:
         """A signal to ranks and, with `group`, to their data loaders' workers."""
         for rank, pid in enumerate(self.pids):
             if ranks is None or rank in ranks:
-                try:
-                    os.killpg(pid, which) if group else os.kill(pid, which)
-                except ProcessLookupError:
-                    pass
+                with suppress(ProcessLookupError):
+                    (os.killpg if group else os.kill)(pid, which)
 
     def wait(self, at: float | None = None, then: Callable[["Command"], None] | None = None) -> Done:
         """Wait for all ranks, calling `then` after `at` seconds; as torchrun does, end the others when one fails."""
@@ -145,7 +139,9 @@ class Command:
         return Done([codes[rank] for rank in range(len(self.pids))], output, time.perf_counter() - self.begun, hung)
 
 
-def start(run: Callable[[], None], scratch: Path, ranks: int = 1, prepare: Callable[[int], Any] | None = None) -> Command:
+def start(
+    run: Callable[[], None], scratch: Path, ranks: int = 1, prepare: Callable[[int], Any] | None = None
+) -> Command:
     """Fork once for each rank; each calls `prepare(rank)`, then `run`, and exits as Python would."""
     scratch.mkdir(parents=True, exist_ok=True)
     number = len(list(scratch.iterdir()))

@@ -59,7 +59,7 @@ class Disk:
 
         def fsync(handle: Any) -> None:
             number = handle if isinstance(handle, int) else handle.fileno()
-            path = os.readlink(f"/proc/self/fd/{number}")
+            path = str(Path(f"/proc/self/fd/{number}").readlink())
             self.note("fsync", path)
             plain_fsync(number)
             if self.journal is not None and path.startswith(self.folder):
@@ -71,7 +71,7 @@ class Disk:
             return plain_os_open(path, flags, *more, **options)
 
         def write(handle: int, data: Any) -> int:
-            path = os.readlink(f"/proc/self/fd/{handle}")
+            path = str(Path(f"/proc/self/fd/{handle}").readlink())
             if path.startswith(self.folder):
                 self.note("write", path)
             return plain_write(handle, data)

@@ -11,11 +11,9 @@ import os
 import random
 import shutil
 import signal
-import socket
 import zlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +126,12 @@ class Trial:
     traceback: bool = False
     seconds: float = 0.0
 
+    def line(self) -> str:
+        """One line for people."""
+        mark = "" if self.good else "FAILED "
+        words = [f"{mark}{self.outcome}{', traceback' if self.traceback else ''}", self.kind, self.setting, self.detail]
+        return f"{self.number:3d} {' | '.join(words)} ({self.seconds:.1f} s)"
+
     @property
     def good(self) -> bool:
         """Whether what is promised held."""
@@ -144,7 +148,7 @@ def possible(kind: str, setting: Setting) -> bool:
 
 
 def plan(count: int, seed: int, kind: str = "", setting: str = "") -> list[tuple[int, str, str]]:
-    """Number, kind and setting of each trial: kinds in turn (damages of one file in turn), settings as evenly as can be."""
+    """Number, kind and setting of each trial: kinds in turn, settings as evenly as can be."""
     rng = random.Random(f"plan {seed}")
     kinds = [name for name in KINDS if name.startswith(kind)]
     # a short plan must hold every moment: damages share the rest
@@ -182,7 +186,8 @@ class Harness:
     ) -> Command:
         """Start a setting's training in a folder."""
         setting = SETTINGS[name]
-        return start(train_command(setting.words, folder), folder.with_name(f"{folder.name}-{tag}"), setting.ranks, prepare)
+        printed = folder.with_name(f"{folder.name}-{tag}")
+        return start(train_command(setting.words, folder), printed, setting.ranks, prepare)
 
     def whole(self, name: str) -> tuple[Path, Done, list[str]]:
         """The uninterrupted run: its folder, how it ended, and its file operations."""
@@ -219,9 +224,7 @@ class Harness:
         return self.halves[name]
 
     @staticmethod
-    def armed(
-        folder: Path, act: disk.Act, store: Path | None = None, events: bool = False
-    ) -> Callable[[int], None]:
+    def armed(folder: Path, act: disk.Act, store: Path | None = None, events: bool = False) -> Callable[[int], None]:
         """Puts a disk that acts into rank 0, which alone writes."""
 
         def prepare(rank: int) -> None:
@@ -318,11 +321,11 @@ class Harness:
         if other is not None:
             codes = sorted([max(done.codes), max(other.codes)])
             refused = other if max(other.codes) else done
-            if codes != [0, 1] or len(refused.errors) < 1 or refused.traceback:
-                # both may succeed where the second began after the first had ended
-                if codes != [0, 0] or "finished at step" not in other.output:
-                    result.detail += f"; ended with {done.codes} and {other.codes}: {last_line(refused.output)}"
-                    result.traceback = True
+            right = codes == [0, 1] and refused.errors and not refused.traceback
+            late = codes == [0, 0] and "finished at step" in other.output  # the second began after the first's end
+            if not right and not late:
+                result.detail += f"; ended with {done.codes} and {other.codes}: {last_line(refused.output)}"
+                result.traceback = True
         return done
 
     def _locked(self, kind: str, name: str, folder: Path, rng: random.Random, result: Trial) -> Done | None:
@@ -447,7 +450,7 @@ def unequal(one: Any, other: Any, path: str) -> str:
     """Where two nested states differ first, to the bit."""
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         same = one.dtype == other.dtype and one.shape == other.shape
-        same = same and torch.equal(one.contiguous().view(torch.uint8), other.contiguous().view(torch.uint8)) if one.dim() else torch.equal(one, other)
+        same = same and one.contiguous().numpy().tobytes() == other.contiguous().numpy().tobytes()
         return "" if same else f"{path}: tensors differ"
     if isinstance(one, dict) and isinstance(other, dict):
         if one.keys() != other.keys():
