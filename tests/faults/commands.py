@@ -111,8 +111,10 @@ class Command:
                 with suppress(ProcessLookupError):
                     (os.killpg if group else os.kill)(pid, which)
 
-    def wait(self, at: float | None = None, then: Callable[["Command"], None] | None = None) -> Done:
-        """Wait for all ranks, calling `then` after `at` seconds; as torchrun does, end the others when one fails."""
+    def wait(
+        self, at: float | None = None, then: Callable[["Command"], None] | None = None, limit: float = LIMIT
+    ) -> Done:
+        """Wait for all ranks, `limit` seconds at most, calling `then` after `at` seconds; as torchrun does, end the others when one fails."""
         codes: dict[int, int] = {}
         hung = False
         failed: float | None = None
@@ -130,7 +132,7 @@ class Command:
                             failed = now
             if failed is not None and now - failed > 5:  # torchrun: SIGTERM, then SIGKILL after a while
                 self.kill(signal.SIGTERM if now - failed < 15 else signal.SIGKILL)
-            if now - self.begun > LIMIT:
+            if now - self.begun > limit:
                 hung = True
                 self.kill()
             time.sleep(0.005)
