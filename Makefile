@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check soak gpu bench clean
+.PHONY: demo test check soak gpu bench same clean
 
 .venv/run.done: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -27,6 +27,9 @@ gpu: .venv/test.done ## the tests that need a CUDA device, or two
 
 bench: .venv/test.done ## our speed against plain transcriptions of the methods, 15 minutes on 2 cores
 	$(BIN)/python -m benchmarks
+
+same: .venv/test.done ## BASE=<commit>: this tree computes what that commit computes, bit for bit; 10 minutes on 2 cores
+	$(BIN)/python -m tests.same $(BASE)
 
 check: .venv/test.done ## lint and types, under a minute
 	$(BIN)/ruff check .
