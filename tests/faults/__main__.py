@@ -1,29 +1,50 @@
-"""The harness by hand: `python -m tests.faults [trials=20] [seed=0] [only=NUMBER] [kind=...] [setting=...] [keep=DIR]`.
+"""Faults in real trainings, by hand: `python -m tests.faults [OPTION ...]` prints a line a trial and the table.
 
-`kind` and `setting` are the beginnings of names in trials.py; with `keep`, what a bad trial left stays there.
+Options: `trials=20 seed=0`; `only=NUMBER` runs one of them again; `kind=` and `setting=` take the beginnings of names
+in trials.py; `part=0/2` takes every second setting; `keep=FOLDER` keeps what a bad trial left; `minutes=30` is the
+bound; `json=FILE`.
 """
 
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from tests.faults.commands import warm
-from tests.faults.trials import Harness, plan
+from tests.faults.results import trials_table, write
+from tests.faults.trials import SETTINGS, Harness, plan
 
 
 def main() -> None:
-    """Print a line a trial."""
-    options = {"trials": "20", "seed": "0", "only": "", "kind": "", "setting": "", "keep": ""}
-    options |= dict(word.split("=", 1) for word in sys.argv[1:])
+    """Print, and write JSON where asked."""
+    options = {
+        "trials": "20",
+        "seed": "0",
+        "only": "",
+        "kind": "",
+        "setting": "",
+        "keep": "",
+        "part": "0/1",
+        "json": "",
+    }
+    options |= {"minutes": "30", **dict(word.split("=", 1) for word in sys.argv[1:])}
     warm()
-    seed = int(options["seed"])
+    part, parts = (int(number) for number in options["part"].split("/"))
+    mine = [name for at, name in enumerate(SETTINGS) if at % parts == part]
+    seed, end = int(options["seed"]), time.monotonic() + 60 * float(options["minutes"])
+    print(f"seed {seed}", flush=True)
+    rows = []
     with tempfile.TemporaryDirectory() as scratch:
         harness = Harness(Path(options["keep"] or scratch), seed)
         for number, kind, setting in plan(int(options["trials"]), seed, options["kind"], options["setting"]):
-            if options["only"] and number != int(options["only"]):
+            if setting not in mine or (options["only"] and number != int(options["only"])):
                 continue
-            trial = harness.trial(number, kind, setting)
-            print(trial.line(), flush=True)
+            if time.monotonic() > end:
+                raise SystemExit(f"{options['minutes']} minutes are over at trial {number}")
+            rows.append(harness.trial(number, kind, setting).row())
+            print(rows[-1]["line"], flush=True)
+    print(trials_table(rows))
+    write(options["json"], rows)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 torch and every module of a run are imported once, with one thread, so that a trial costs its own steps only.
 """
 
-import atexit
+import multiprocessing.util
 import os
 import resource
 import signal
@@ -114,7 +114,10 @@ class Command:
     def wait(
         self, at: float | None = None, then: Callable[["Command"], None] | None = None, limit: float = LIMIT
     ) -> Done:
-        """Wait for all ranks, `limit` seconds at most, calling `then` after `at` seconds; as torchrun does, end the others when one fails."""
+        """Wait for all ranks, `limit` seconds at most; `then` is called after `at` seconds.
+
+        As torchrun does, the others are ended when one fails.
+        """
         codes: dict[int, int] = {}
         hung = False
         failed: float | None = None
@@ -144,10 +147,12 @@ class Command:
 def start(
     run: Callable[[], None], scratch: Path, ranks: int = 1, prepare: Callable[[int], Any] | None = None
 ) -> Command:
-    """Fork once for each rank; each calls `prepare(rank)`, then `run`, and exits as Python would."""
+    """Fork once for each rank; each calls `prepare(rank)`, then `run`, then what `prepare` returned, and exits."""
     scratch.mkdir(parents=True, exist_ok=True)
     number = len(list(scratch.iterdir()))
     outputs = [scratch / f"{number}-{rank}.txt" for rank in range(ranks)]
+    for output in outputs:
+        output.touch()
     port = free_port() if ranks > 1 else 0
     command = Command([], outputs)
     sys.stdout.flush()
@@ -158,9 +163,10 @@ def start(
             code = 70
             try:
                 _child(outputs[rank], rank, ranks, port)
-                if prepare is not None:
-                    prepare(rank)
+                finish = prepare(rank) if prepare is not None else None
                 code = _exit_code(run)
+                if finish is not None:
+                    finish()
             finally:
                 os._exit(code)
         command.pids.append(pid)
@@ -192,6 +198,12 @@ def _child(output: Path, rank: int, ranks: int, port: int) -> None:
         os.environ["GLOO_SOCKET_IFNAME"] = "lo"
 
 
+def bound_memory(more: int) -> None:
+    """Let this process take `more` bytes of address space beside what it has."""
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + more, size + more))
+
+
 def _exit_code(run: Callable[[], None]) -> int:
     try:
         run()
@@ -201,7 +213,8 @@ def _exit_code(run: Callable[[], None]) -> int:
     except BaseException:
         traceback.print_exc()
         code = 1
-    atexit._run_exitfuncs()  # as Python ends: data loaders' workers are joined there
+    # Python ends data loaders' workers so; the parent's other functions of the exit are not this child's
+    multiprocessing.util._exit_function()
     sys.stdout.flush()
     sys.stderr.flush()
     return code

@@ -1,7 +1,7 @@
 """Broken files that have failed once, drawn by code and kept for ever: each is read, or refused with one line.
 
-`python -m tests.faults.corpus [NAME]` prints the answer to each. A case never leaves this list; a new one is added with
-the fault that it found.
+`python -m tests.faults.corpus [name=...] [json=FILE]` prints the answer to each. A case never leaves this list; a new
+one is added with the fault that it found.
 """
 
 import io
@@ -23,8 +23,10 @@ from PIL import Image
 
 from data.labels import read_palette
 from data.reading import LabelReader, read_image
+from tests.faults.fuzz import fuzz_one
 from tests.faults.mutations import MARK, Program, sealed
-from tests.faults.readers import LABELS, READERS, Reader
+from tests.faults.readers import READERS, Reader
+from tests.faults.results import write
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,11 @@ def _bytes(content: bytes) -> Callable[[Path], Any]:
 
 def _edit(change: Callable[[bytes], bytes]) -> Callable[[Path], Any]:
     return lambda file: file.write_bytes(change(file.read_bytes()))
+
+
+def _json(**values: Any) -> Callable[[Path], Any]:
+    """Other values of a JSON file's keys."""
+    return _edit(lambda content: json.dumps({**json.loads(content), **values}).encode())
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
@@ -176,6 +183,7 @@ def _hidden(file: Path) -> None:
     Image.fromarray(pixels).save(file)
 
 
+LAUGHS = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
 NESTED = b"[" * 100000
 DEEP_JSON = {
     f"{reader} of 100,000 brackets": Case(reader, _bytes(NESTED), "either")
@@ -194,7 +202,9 @@ CASES: dict[str, Case] = {
     "PNG, compressed text of 64 MiB": Case(
         "PNG",
         lambda file: file.write_bytes(
-            file.read_bytes()[:33] + _chunk(b"zTXt", b"k\x00\x00" + zlib.compress(bytes(2**26))) + file.read_bytes()[33:]
+            file.read_bytes()[:33]
+            + _chunk(b"zTXt", b"k\x00\x00" + zlib.compress(bytes(2**26)))
+            + file.read_bytes()[33:]
         ),
         "either",
     ),
@@ -261,18 +271,20 @@ CASES: dict[str, Case] = {
     "palette of JSON, numbers": Case("palette of JSON", _bytes(b"[1, 2]")),
     # JSON, YAML and lines
     "manifest, a list": Case("manifest.json", _bytes(b"[]")),
-    "manifest, splits null": Case("manifest.json", _edit(lambda c: json.dumps({**json.loads(c), "splits": None}).encode())),
+    "manifest, splits null": Case("manifest.json", _json(splits=None)),
     "manifest, names of numbers": Case(
         "manifest.json",
-        _edit(lambda c: json.dumps({**json.loads(c), "splits": {"train": {"count": 2, "names": [0, 1]}}}).encode()),
+        _json(splits={"train": {"count": 2, "names": [0, 1]}}),
     ),
-    "manifest, labels a text": Case("manifest.json", _edit(lambda c: json.dumps({**json.loads(c), "labels": "x"}).encode())),
-    "manifest, schema 1 as text": Case("manifest.json", _edit(lambda c: json.dumps({**json.loads(c), "schema": "1"}).encode())),
+    "manifest, labels a text": Case("manifest.json", _json(labels="x")),
+    "manifest, schema 1 as text": Case("manifest.json", _json(schema="1")),
     "render.json, cut": Case("render.json", _edit(lambda content: content[:20])),
     "render.json, a list": Case("render.json", _bytes(b"[]")),
     "render.json, not UTF-8": Case("render.json", _bytes(b'{"split": "caf\xe9"}')),
-    "report, no metrics": Case("report.json, compare", _edit(lambda c: json.dumps({**json.loads(c), "metrics": 3}).encode())),
-    "report, a value of text": Case("report.json, compare", _edit(lambda c: c.replace(b'"value": 1.0', b'"value": "1"'))),
+    "report, no metrics": Case("report.json, compare", _json(metrics=3)),
+    "report, a value of text": Case(
+        "report.json, compare", _edit(lambda c: c.replace(b'"value": 1.0', b'"value": "1"'))
+    ),
     "report, no protocol": Case("report.json, compare", _edit(lambda c: c.replace(b'"protocol"', b'"other"'))),
     "log, a line that is not UTF-8": Case("log.jsonl, train.py", _edit(lambda c: b"\xff\xfe\n" + c), "read"),
     "log, a line without a step": Case("log.jsonl, train.py", _edit(lambda c: b'{"images": 1}\n' + c), "read"),
@@ -288,14 +300,13 @@ CASES: dict[str, Case] = {
     "config.yaml, a Python object": Case(
         "config.yaml, report.py", _bytes(f"!!python/object/apply:os.system ['touch {MARK}']\n".encode())
     ),
-    "config.yaml, a billion laughs": Case(
-        "config.yaml, report.py",
-        _bytes(("a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))).encode()),
-    ),
+    "config.yaml, a billion laughs": Case("config.yaml, report.py", _bytes(LAUGHS.encode())),
     # checkpoints
     "checkpoint, empty file": Case("checkpoint", _bytes(b"")),
     "checkpoint, one bit of a weight": Case("checkpoint", _flip_tensor),
-    "checkpoint without config": Case("checkpoint", _state(lambda state: {k: v for k, v in state.items() if k != "config"})),
+    "checkpoint without config": Case(
+        "checkpoint", _state(lambda state: {k: v for k, v in state.items() if k != "config"})
+    ),
     "checkpoint, config empty": Case("checkpoint", _state(lambda state: {**state, "config": ""})),
     "checkpoint, config a list": Case("checkpoint", _state(lambda state: {**state, "config": "[]"})),
     "checkpoint, schema as text": Case("checkpoint", _state(lambda state: {**state, "schema": "1"})),
@@ -312,16 +323,22 @@ CASES: dict[str, Case] = {
     "checkpoint, a zip bomb": Case("checkpoint", _bomb),
     "checkpoint, generator is os.system": Case("checkpoint", _config(model__generator=_run())),
     "checkpoint, a nested target": Case("checkpoint", _config(model__generator={"width": _run()})),
-    "checkpoint, a target beside": Case("checkpoint", _config(model__generator={"norm": {"_target_": "tests.faults.canary.touch"}})),
+    "checkpoint, a target beside": Case(
+        "checkpoint", _config(model__generator={"norm": {"_target_": "tests.faults.canary.touch"}})
+    ),
     "checkpoint, a target in the data set": Case("checkpoint", _config(dataset={"name": _run()}), "either"),
     "checkpoint, the environment": Case("checkpoint", _config(model__generator={"width": "${oc.env:HOME}"})),
     "checkpoint of 1e9 blocks": Case("checkpoint", _config(model__generator={"blocks": 10**9})),
     "checkpoint of 1e9 channels": Case("checkpoint", _config(model__generator={"width": 10**9})),
     "checkpoint of negative blocks": Case("checkpoint", _config(model__generator={"blocks": -1})),
     # others
-    "official weights, a program": Case("any weights", lambda file: torch.save(Program(os.system, f"touch {MARK}"), file)),
+    "official weights, a program": Case(
+        "any weights", lambda file: torch.save(Program(os.system, f"touch {MARK}"), file)
+    ),
     "keypoints, a name twice": Case("keypoint table", _edit(lambda c: c + c.splitlines(keepends=True)[1])),
-    "MATLAB, version 7.3": Case("MATLAB lists", _bytes(b"MATLAB 7.3 MAT-file" + bytes(109) + b"\x00\x02IM" + bytes(64))),
+    "MATLAB, version 7.3": Case(
+        "MATLAB lists", _bytes(b"MATLAB 7.3 MAT-file" + bytes(109) + b"\x00\x02IM" + bytes(64))
+    ),
     "HDF5, cut": Case("HDF5", _edit(lambda content: content[:2048])),
     **DEEP_JSON,
 }
@@ -344,24 +361,26 @@ def as_reader(case: Case) -> Reader:
     return Reader(make, read, None)
 
 
-def answer(case: Case, folder: Path) -> tuple[str, str]:
-    """What the reader does with a case, and the words of its refusal."""
-    from tests.faults.fuzz import fuzz_one
-
-    return fuzz_one(as_reader(case), folder)
+def answer(name: str) -> dict[str, Any]:
+    """What the reader does with a case, for JSON and tables."""
+    case = CASES[name]
+    with tempfile.TemporaryDirectory() as folder:
+        outcome, detail = fuzz_one(as_reader(case), Path(folder))
+    good = outcome == case.answer or (case.answer == "either" and outcome in ("read", "refused"))
+    return {"name": name, "good": good, "found": f"{outcome}: {detail}"}
 
 
 def main() -> None:
-    """Print every answer."""
+    """Print every answer; write JSON where asked."""
+    options = {"json": "", "name": "", **dict(word.split("=", 1) for word in sys.argv[1:])}
     torch.set_num_threads(1)
-    for name, case in CASES.items():
-        if len(sys.argv) < 2 or name.startswith(sys.argv[1]):
-            with tempfile.TemporaryDirectory() as folder:
-                outcome, detail = answer(case, Path(folder))
-            fine = outcome == case.answer or (case.answer == "either" and outcome in ("read", "refused"))
-            print(f"{'ok    ' if fine else 'FAILED'} {name}: {outcome} {detail}", flush=True)
+    rows = []
+    for name in CASES:
+        if name.startswith(options["name"]):
+            rows.append(answer(name))
+            print(f"{'ok    ' if rows[-1]['good'] else 'FAILED'} {name}: {rows[-1]['found']}", flush=True)
+    write(options["json"], rows)
 
 
 if __name__ == "__main__":
-    assert LABELS
     main()

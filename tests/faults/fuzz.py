@@ -1,7 +1,7 @@
 """Mutated files into every reader, in forked children with bounded memory and time.
 
-`python -m tests.faults.fuzz [cases=300] [seed=0] [reader=NAME]` prints the table. A case is drawn from its reader's
-name, the seed and its number; `only=NUMBER` repeats one and prints its traceback.
+`python -m tests.faults.fuzz [cases=330] [seed=0] [reader=NAME] [part=0/2] [json=FILE]` prints the table. A case is
+drawn from its reader's name, the seed and its number; `only=NUMBER` repeats one and prints its traceback.
 """
 
 import faulthandler
@@ -27,13 +27,22 @@ from omegaconf.errors import OmegaConfBaseException
 
 from engine.launch import explain
 from errors import UserError
+from tests.faults.commands import bound_memory
 from tests.faults.mutations import MARK
 from tests.faults.readers import READERS, Reader
+from tests.faults.results import fuzz_table, write
 
 MEMORY = 1 << 30  # bytes of address space that a case may take beside what the warm interpreter has
 SECONDS = 20  # of a case; a busy machine needs its time
-OUTCOMES = ("read", "refused", "traceback", "memory", "hung", "executed", "silent")
-FORBIDDEN = ("os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "os.fork", "socket.connect", "shutil.copyfile")
+FORBIDDEN = (
+    "os.system",
+    "subprocess.Popen",
+    "os.exec",
+    "os.posix_spawn",
+    "os.fork",
+    "socket.connect",
+    "shutil.copyfile",
+)
 
 
 @dataclass
@@ -107,8 +116,7 @@ def _child(reader: str, first: int, end: int, seed: int, folder: Path, log: Path
     for handle in (0, 1, 2) if not show else (0,):
         os.dup2(silence, handle)
     faulthandler.disable()
-    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
+    bound_memory(MEMORY)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     events: list[str] = []
     watching = [True]
@@ -176,44 +184,33 @@ def _one(read: Any, file: Path, show: bool) -> tuple[str, Any]:
         if show:
             traceback.print_exc()
         place = traceback.extract_tb(error.__traceback__)
-        own = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in place if "site-packages" not in frame.filename]
+        own = [
+            f"{Path(frame.filename).name}:{frame.lineno}" for frame in place if "site-packages" not in frame.filename
+        ]
         if isinstance(error, RuntimeError) and "memory" in str(error):
             return "memory", f"{str(error)[:120]} at {own[-1]}"
         return "traceback", f"{type(error).__name__}: {str(error)[:120]} at {' '.join(own[-2:])}"
 
 
-def table(found: list[Found]) -> str:
-    """A row a reader."""
-    width = max(len(one.reader) for one in found)
-    lines = [f"{'reader':{width}} {'cases':>6} " + " ".join(f"{name:>9}" for name in OUTCOMES)]
-    total: Counter = Counter()
-    for one in found:
-        total += one.counts
-        numbers = " ".join(f"{one.counts[name]:9d}" for name in OUTCOMES)
-        lines.append(f"{one.reader:{width}} {sum(one.counts.values()):6d} {numbers}")
-    numbers = " ".join(f"{total[name]:9d}" for name in OUTCOMES)
-    lines.append(f"{'all':{width}} {sum(total.values()):6d} {numbers}")
-    return "\n".join([*lines, f"a case may take {MEMORY >> 20} MiB and {SECONDS} s"])
-
-
 def main() -> None:
-    """Print the table and every bad case."""
-    options = {"cases": "300", "seed": "0", "reader": "", "only": ""}
+    """Print the table and every bad case; write JSON where asked."""
+    options = {"cases": "330", "seed": "0", "reader": "", "only": "", "part": "0/1", "json": ""}
     options |= dict(word.split("=", 1) for word in sys.argv[1:])
     torch.set_num_threads(1)
-    names = [name for name in READERS if name.startswith(options["reader"])]
-    each = -(-int(options["cases"]) // len(names))
-    found = []
+    part, parts = (int(number) for number in options["part"].split("/"))
+    whole = sum(it.share for it in READERS.values())
+    names = [name for name in READERS if name.startswith(options["reader"])][part::parts]
+    rows = []
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
-            only = options["only"]
-            begun = time.perf_counter()
-            one = fuzz(name, 1 if only else each, int(options["seed"]), Path(folder), bool(only), int(only or 0))
-            found.append(one)
-            print(f"{name}: {dict(one.counts)} in {time.perf_counter() - begun:.1f} s", flush=True)
-            for case, what in one.bad.items():
-                print(f"    case {case}: {what}", flush=True)
-    print(table(found))
+            only, begun = options["only"], time.perf_counter()
+            cases = -(-int(options["cases"]) * READERS[name].share // whole)
+            seed = int(options["seed"])
+            one = fuzz(name, 1 if only else cases, seed, Path(folder), bool(only), int(only or 0))
+        rows.append({"reader": name, "counts": one.counts, "bad": one.bad, "memory": MEMORY, "seconds": SECONDS})
+        print(f"{name}: {time.perf_counter() - begun:.1f} s", file=sys.stderr, flush=True)
+    print(fuzz_table(rows))
+    write(options["json"], rows)
 
 
 if __name__ == "__main__":

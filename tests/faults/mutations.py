@@ -194,7 +194,7 @@ def mutate_state(content: bytes, rng: random.Random) -> bytes:
     if isinstance(state.get("config"), str) and rng.random() < 0.7:
         state["config"] = json.dumps(mutate_value(json.loads(state["config"]), rng))
     else:
-        inner = state["weights"] if "weights" in state else state
+        inner = state.get("weights", state)
         key = rng.choice(list(inner))
         odd = (torch.zeros(0), torch.zeros(3, 3), torch.zeros(1).expand(2**33), torch.full((4, 4, 3, 3), float("nan")))
         kind = rng.randrange(5)

@@ -43,14 +43,20 @@ TINY = (*UNPAIRED, "setting=unpaired", "objective=cut", "encoder=generator", "ob
 
 @dataclass(frozen=True)
 class Reader:
-    """make: writes valid files below a folder and returns the one to mutate (None: it is broken already). read: what is done with that file; `same`
-    then tells whether a changed file that was read without a word holds what the valid one held (None: any content is
-    as good as another)."""
+    """A way in.
+
+    make: writes valid files below a folder and returns the one to mutate; read: what a command does with it.
+    mutate: None where the file is broken already.
+    same: whether a changed file that was read without a word holds what the valid one held; None: any content is as
+        good as another.
+    share: of all cases: fewer where one takes seconds, more where attacks come from.
+    """
 
     make: Callable[[Path], Path]
     read: Callable[[Path], Any]
     mutate: Mutate | None = mutate_bytes
     same: Callable[[Any, Any], bool] | None = None
+    share: int = 10
 
 
 def _image(mode: str, suffix: str, **options: Any) -> Callable[[Path], Path]:
@@ -330,10 +336,10 @@ READERS: dict[str, Reader] = {
     "progress.txt": Reader(_run_folder("progress.txt"), _read_report, mutate_lines),
     "report.json, report.py": Reader(_run_folder("eval/100.json"), _read_report, mutate_json),
     "report.json, compare": Reader(_two_reports, _compare, mutate_json),
-    "checkpoint": Reader(make_checkpoint, _read_checkpoint, mutate_checkpoint, _same_tensors),
-    "config.yaml, train.py": Reader(_train_folder, _go_on, mutate_yaml),
+    "checkpoint": Reader(make_checkpoint, _read_checkpoint, mutate_checkpoint, _same_tensors, share=40),
+    "config.yaml, train.py": Reader(_train_folder, _go_on, mutate_yaml, share=20),
     "log.jsonl, train.py": Reader(lambda f: _train_folder(f).with_name("log.jsonl"), _go_on, mutate_lines),
-    "official weights": Reader(_official, _import, mutate_state),
+    "official weights": Reader(_official, _import, mutate_state, share=2),
     "any weights": Reader(_official, lambda path: len(read_state(path, "weights")), mutate_state),
     "segmenter": Reader(_segmenter, _load_segmenter, mutate_state),
     "OpenPose candidates": Reader(_openpose, _joints, mutate_lines),

@@ -4,7 +4,6 @@ Everything is drawn from a seed. `python -m tests.faults [trials=20] [seed=0] [k
 table; one trial again: `python -m tests.faults only=NUMBER seed=SEED`.
 """
 
-import atexit
 import errno
 import json
 import os
@@ -13,7 +12,7 @@ import shutil
 import signal
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +131,10 @@ class Trial:
         words = [f"{mark}{self.outcome}{', traceback' if self.traceback else ''}", self.kind, self.setting, self.detail]
         return f"{self.number:3d} {' | '.join(words)} ({self.seconds:.1f} s)"
 
+    def row(self) -> dict[str, Any]:
+        """For JSON and tables."""
+        return {**asdict(self), "good": self.good, "line": self.line()}
+
     @property
     def good(self) -> bool:
         """Whether what is promised held."""
@@ -195,12 +198,13 @@ class Harness:
             folder = self.scratch / f"whole {name}".replace(",", "").replace(" ", "-")
             operations = folder.with_suffix(".operations")
 
-            def count(rank: int) -> None:
-                if rank == 0:
-                    disks = [disk.Disk(folder), disk.Disk(folder, events=True)]
-                    for counting in disks:
-                        counting.install()
-                    atexit.register(lambda: operations.write_text("\n".join(disks[0].seen + disks[1].seen)))
+            def count(rank: int) -> Callable[[], int] | None:
+                if rank != 0:
+                    return None
+                disks = [disk.Disk(folder), disk.Disk(folder, events=True)]
+                for counting in disks:
+                    counting.install()
+                return lambda: operations.write_text("\n".join(disks[0].seen + disks[1].seen))
 
             done = self.command(name, folder, count).wait()
             if done.codes != [0] * SETTINGS[name].ranks:
