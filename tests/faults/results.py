@@ -47,8 +47,6 @@ def columns(rows: Sequence[Sequence[Any]]) -> str:
     for row in rows:
         cells = [str(cell).rjust(width) for cell, width in zip(row, widths, strict=True)]
         lines.append("  ".join([str(row[0]).ljust(widths[0]), *cells[1:]]))
-            "  ".join([first.ljust(widths[0]), *(c.rjust(w) for c, w in zip(others, widths[1:], strict=True))])
-        )
     return "\n".join(lines)
 
 

@@ -1,7 +1,7 @@
 """Wrong uses of every command: each must end in one line and exit code 1, and leave the user's files as they were.
 
-`python -m tests.faults.wrong_uses [word=...] [every=8] [part=0/2] [json=FILE]` prints the answer to each; with `word`, to
-those that contain it. Words in braces are paths below a scratch folder that `prepare_place` fills.
+`python -m tests.faults.wrong_uses [word=...] [every=8] [part=0/2] [json=FILE]` prints the answer to each; with `word`,
+to those that contain it. Words in braces are paths below a scratch folder that `prepare_place` fills.
 """
 
 import os
