@@ -19,12 +19,14 @@ from typing import Any
 import torch
 
 from engine.checkpoint import Loaded
+from engine.preempt import EXIT_CODE
 from engine.record import TIMING
 from errors import UserError
 from tests.compose import UNPAIRED
 from tests.faults import disk
 from tests.faults.commands import STEPS, Command, Done, start, train_command
 
+INTERRUPTED = 130  # exit code of Ctrl-C
 EVERY = (f"train.steps={STEPS}", "train.save_every=2", "train.sample_every=4", "train.device=cpu")
 PAIRED = (
     *EVERY,
@@ -249,7 +251,8 @@ class Harness:
         folder = self.scratch / f"trial-{number}"
         if kind in MOMENTS:
             first = self._moment(kind, name, folder, rng, result)
-            allowed = first is None or kind == "a rank killed"  # gloo's own error of the others names the lost peer
+            # gloo's own error names the peer that was killed, or that a signal ended before the first step
+            allowed = kind == "a rank killed" or (kind.startswith("SIG") and SETTINGS[name].ranks > 1)
             if first is not None and first.traceback and not allowed:
                 result.traceback, result.detail = True, last_line(first.output)
             if first is not None and first.hung:
@@ -312,7 +315,12 @@ class Harness:
             if kind == "SIGINT twice":
                 command.kill(which, ranks, group=False)
 
-        return self.command(name, folder).wait(moment, send)
+        done = self.command(name, folder).wait(moment, send)
+        wrong = stopped_wrongly(done, kind, folder)
+        if wrong:
+            result.traceback = True
+            result.detail += f"; {wrong}"
+        return done
 
     def _twice(self, name: str, folder: Path, rng: random.Random, result: Trial) -> Done:
         """A second start while the first trains: refused with one line, and the first goes on as if alone."""
@@ -380,6 +388,20 @@ class Harness:
                 fair = fair and (aside or result.kind == "log.jsonl removed") and result.kind.startswith("log.jsonl")
                 result.outcome = "set aside" if fair else "silent" if not said else "lost"
                 result.detail += f"; {difference}"
+
+
+def stopped_wrongly(done: Done, kind: str, folder: Path) -> str:
+    """What was not as promised of a run that a signal reached: its exit code, and that no step is lost."""
+    wanted = INTERRUPTED if kind.startswith("SIGINT") else EXIT_CODE
+    if not any(done.codes):
+        return ""
+    if wanted not in done.codes:
+        return f"ended with {done.codes}: {last_line(done.output)}"
+    logged = [row["step"] for row in lines(folder) if "step" in row]
+    saved = load(folder / "last.pt")["step"] if (folder / "last.pt").is_file() else 0
+    if logged and saved < max(logged) and kind != "SIGINT twice":
+        return f"step {max(logged)} was reached and {saved} saved"
+    return ""
 
 
 def kill_worker(command: Command) -> None:
