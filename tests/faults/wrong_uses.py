@@ -111,7 +111,6 @@ USES: dict[str, tuple[str, ...]] = {  # by entry file; NAME=VALUE words before `
         f"{SMALL} hydra.run.dir={{text}}/run",
         f"{SMALL} hydra.run.dir=/proc/nowhere/run",
         f"{SMALL} +encoder._target_=os.system",
-        f"{SMALL} ++loss._target_=tests.faults.canary.touch",
         f"{OWN} dataset.root={{none}}",
         f"{OWN} dataset.root={{text}}",
         f"{OWN} dataset.root={{empty}}",
