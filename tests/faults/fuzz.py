@@ -25,6 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch
 import torch
 from omegaconf.errors import OmegaConfBaseException
 
+from engine import launch
 from engine.launch import explain
 from errors import UserError
 from tests.faults.commands import bound_memory
@@ -178,18 +179,24 @@ def _one(read: Any, file: Path, show: bool) -> tuple[str, Any]:
         if show:
             print(line)
         return "refused", line
+    except OSError as error:
+        if error.errno not in getattr(launch, "OUTSIDE", ()):  # what the commands end in one line
+            return _traced(error, show)
+        return "refused", str(error)
     except MemoryError as error:
         return "memory", str(error) or "MemoryError"
     except BaseException as error:
-        if show:
-            traceback.print_exc()
-        place = traceback.extract_tb(error.__traceback__)
-        own = [
-            f"{Path(frame.filename).name}:{frame.lineno}" for frame in place if "site-packages" not in frame.filename
-        ]
-        if isinstance(error, RuntimeError) and "memory" in str(error):
-            return "memory", f"{str(error)[:120]} at {own[-1]}"
-        return "traceback", f"{type(error).__name__}: {str(error)[:120]} at {' '.join(own[-2:])}"
+        return _traced(error, show)
+
+
+def _traced(error: BaseException, show: bool) -> tuple[str, str]:
+    if show:
+        traceback.print_exception(error)
+    place = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in place if "site-packages" not in frame.filename]
+    own = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in ours]
+    kind = "memory" if isinstance(error, RuntimeError) and "memory" in str(error) else "traceback"
+    return kind, f"{type(error).__name__}: {str(error)[:120]} at {' '.join(own[-2:])}"
 
 
 def main() -> None:
