@@ -5,6 +5,7 @@ torch and every module of a run are imported once, with one thread, so that a tr
 
 import multiprocessing.util
 import os
+import re
 import resource
 import signal
 import socket
@@ -33,6 +34,7 @@ from tests.compose import CONFIGS, entry_file
 ENTRY = entry_file("train.py")
 LIMIT = 240  # seconds after which a child counts as hung; the machine may be busy
 STEPS = 6
+LOST_PEER = re.compile(r"gloo|Connection (closed|reset|refused)|Dist(Backend|Store|Network)Error|Broken pipe")
 
 
 MODULES = (  # of a run, imported once in the parent
@@ -81,9 +83,14 @@ class Done:
     """How a command ended: exit codes by rank (negative: a signal), and what it printed."""
 
     codes: list[int]
-    output: str
+    outputs: list[str]
     seconds: float
     hung: bool = False
+
+    @property
+    def output(self) -> str:
+        """Of all ranks."""
+        return "\n".join(self.outputs)
 
     @property
     def errors(self) -> list[str]:
@@ -92,8 +99,8 @@ class Done:
 
     @property
     def traceback(self) -> bool:
-        """Whether a rank printed one."""
-        return "Traceback (most recent call last)" in self.output
+        """Whether a rank printed one, but for those that name the loss of another rank."""
+        return any("Traceback (most" in text and not LOST_PEER.search(text) for text in self.outputs)
 
 
 @dataclass
@@ -140,8 +147,8 @@ class Command:
                 self.kill()
             time.sleep(0.005)
         self.kill()  # workers that are left
-        output = "\n".join(path.read_text(errors="replace") for path in self.outputs)
-        return Done([codes[rank] for rank in range(len(self.pids))], output, time.perf_counter() - self.begun, hung)
+        outputs = [path.read_text(errors="replace") for path in self.outputs]
+        return Done([codes[rank] for rank in range(len(self.pids))], outputs, time.perf_counter() - self.begun, hung)
 
 
 def start(

@@ -251,10 +251,9 @@ class Harness:
         folder = self.scratch / f"trial-{number}"
         if kind in MOMENTS:
             first = self._moment(kind, name, folder, rng, result)
-            # gloo's own error names the peer that was killed, or that a signal ended before the first step
-            allowed = kind == "a rank killed" or (kind.startswith("SIG") and SETTINGS[name].ranks > 1)
-            if first is not None and first.traceback and not allowed:
-                result.traceback, result.detail = True, last_line(first.output)
+            if first is not None and first.traceback:
+                result.traceback = True
+                result.detail += f"; {last_line(first.output)}"
             if first is not None and first.hung:
                 result.detail = "hung"
                 return result
@@ -289,7 +288,7 @@ class Harness:
             code = errno.EROFS if "read-only" in kind else errno.ENOSPC
             act = disk.full_from(at, at if kind == "one write fails" else None, code)
             done = self.command(name, folder, self.armed(folder, act, events=events)).wait()
-            if done.codes[0] not in (0, 1) or (done.codes[0] == 1 and not done.traceback and len(done.errors) != 1):
+            if done.codes[0] not in (0, 1) or (done.codes[0] == 1 and len(done.errors) != 1):
                 result.traceback = True
                 result.detail += f"; ended with {done.codes}: {last_line(done.output)}"
             return done
