@@ -32,6 +32,8 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         if cfg.checkpoint is not None:
             if cfg.fake is not None or cfg.real is not None:
                 raise UserError("checkpoint= came with fake= or real=; give a run, or two folders")
+            if cfg.which == "kept":
+                return evaluate_kept(cfg)
             return evaluate_run(cfg, Loaded.open(cfg.checkpoint, cfg.which))
         for key in ("fake", "real"):
             if cfg[key] is None:
@@ -43,7 +45,44 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         return report(cfg, fake, Path(cfg.real).expanduser(), out)
 
 
-def evaluate_run(cfg: DictConfig, loaded: Any, quiet: bool = False) -> dict[str, Any]:
+def evaluate_kept(cfg: DictConfig) -> dict[str, Any]:
+    """Measure every step_*.pt of a run (train.keep) and report the best as such; returns that report.
+
+    The best is by the first number of the first metric. With split=test this is what papers do that print the best of
+    their epochs; the report's selection says so, best(fid, test), and lies beside that of the last checkpoint as
+    eval/<step>-best-<split>.json. Those of all checkpoints are in eval/kept/.
+    """
+    from engine.checkpoint import Loaded
+    from metrics.catalogue import METRICS, choose, merit
+    from metrics.ranks import rank
+
+    folder = Path(cfg.checkpoint).expanduser()
+    files = sorted(folder.glob("step_*.pt"))
+    if not files:
+        raise UserError(
+            f"which=kept: checkpoint={cfg.checkpoint} holds no step_*.pt; give a run folder, trained with train.keep=K "
+            "for the newest K of those saved every train.save_every steps"
+        )
+    row = METRICS[choose(list(cfg.metrics) if OmegaConf.is_list(cfg.metrics) else [cfg.metrics])[0]].rows[0]
+    entries = {}
+    for file in files:
+        loaded = Loaded.open(str(file))
+        entries[file] = evaluate_run(cfg, loaded, quiet=True, place="kept")["metrics"][row]
+        if rank() == 0:
+            print(f"step {loaded.step}: {row} {entries[file]['value']:.4f}")
+    best = Loaded.open(str(max(files, key=lambda file: merit(entries[file]))))
+    return evaluate_run(cfg, best, chosen=f"best({row}, {cfg.split})")
+
+
+def forget(folder: Path, pattern: str) -> None:
+    """Remove the reports and pictures of an earlier choice."""
+    for file in folder.glob(pattern):
+        file.unlink()
+
+
+def evaluate_run(
+    cfg: DictConfig, loaded: Any, quiet: bool = False, place: str = "", chosen: str | None = None
+) -> dict[str, Any]:
     """Render a split with the generator of `loaded` (engine.checkpoint) and measure it; returns the report.
 
     Beside the checkpoint appear eval/<step>.json, eval/<step>.png (source | generated | real) and eval/images/, which
@@ -52,7 +91,9 @@ def evaluate_run(cfg: DictConfig, loaded: Any, quiet: bool = False) -> dict[str,
     eval/<split>-<images>/.
 
     Args:
-        quiet: training asks: no table, no picture, and the generated images are kept until the next time only.
+        quiet: no table, no picture, and the generated images are kept until the next time only.
+        place: folder below eval/ for all of this.
+        chosen: how this checkpoint was selected, where the file itself does not say; it ends the report's name.
     """
     from torch.utils.data import Subset
 
@@ -68,8 +109,11 @@ def evaluate_run(cfg: DictConfig, loaded: Any, quiet: bool = False) -> dict[str,
     data, whole = split_of(run, cfg.split), cfg.split == "test" and cfg.images is None
     if not whole:
         folder = folder / f"{cfg.split}-{cfg.images or 'all'}"
-    chosen = spread(len(data.sources()), cfg.images)
-    sources, reals = Subset(data.sources(), chosen), Subset(data.reals(), spread(len(data.reals()), cfg.images))
+    folder = folder / place
+    if chosen is not None:
+        once(forget, folder, f"*-best-{cfg.split}.*")  # the choice among fewer checkpoints, or by another metric
+    numbers = spread(len(data.sources()), cfg.images)
+    sources, reals = Subset(data.sources(), numbers), Subset(data.reals(), spread(len(data.reals()), cfg.images))
     images, mine = folder / "images", share(len(reals), 1)
     fresh = [images / name for name in ("real", "labels", "train")]
     once(clear, fresh)
@@ -80,7 +124,9 @@ def evaluate_run(cfg: DictConfig, loaded: Any, quiet: bool = False) -> dict[str,
         seen = build_dataset(run, "train", augment=False).reals()
         taken = sample(len(seen), len(reals), cfg.seed)
         write_examples(Subset(seen, taken), share(len(taken), 1), images / "train")
-    generators: dict[str, Any] = {loaded.name: load_generator}
+    selection = chosen or loaded.selection
+    name = f"{loaded.step}-best-{cfg.split}" if chosen else loaded.name
+    generators: dict[str, Any] = {name: load_generator}
     if cfg.untrained:
         generators = {"untrained": untrained_generator, **generators}
     places = cited(OmegaConf.to_container(run.paper, resolve=True)) if whole and run.paper is not None else []
@@ -107,11 +153,11 @@ def evaluate_run(cfg: DictConfig, loaded: Any, quiet: bool = False) -> dict[str,
             "checkpoint": str(loaded.path),
             "step": 0 if name == "untrained" else loaded.step,
             "split": cfg.split,
-            "selection": loaded.selection,
+            "selection": selection,
             "data_root": getattr(data, "root", None),
         }
         if not quiet and rank() == 0:
-            shown = [chosen[at] for at in spread(len(chosen), cfg.shown)]
+            shown = [numbers[at] for at in spread(len(numbers), cfg.shown)]
             rows = compare_rows(data, shown, fakes, loaded.inputs, run.dataset.name)
             save_image(grid(rows), folder / f"{name}.png")
             print(f"\n{name if name == 'untrained' else f'step {name}'} of {loaded.path.parent}")

@@ -140,9 +140,8 @@ def build_generator(cfg: DictConfig, inputs: Inputs, name: str = "generator") ->
     back = name == "generator_source"
     torch.manual_seed(mix(cfg.seed, 14 if back else 10))
     inputs = inputs.reversed() if back else inputs
-    generator = instantiate(cfg.model.generator)(
-        channels=inputs.source_channels, output_channels=inputs.target_channels
-    )
+    channels = {"channels": inputs.source_channels, "output_channels": inputs.target_channels}
+    generator: nn.Module = make(cfg.model.generator, "model.generator", **channels)
     if cfg.train.init == Init.xavier:
         init_weights(generator, gain=cfg.train.init_gain)
     return generator
@@ -313,6 +312,7 @@ def _discriminators(cfg: DictConfig, inputs: Inputs, kind: Any, needed: list[Jud
 
 def _term(name: str, node: DictConfig, encoder: Any) -> Any:
     known = {"channels": encoder.channels, "map_channels": encoder.map_channels} if encoder is not None else {}
+    known["taps"] = [str(layer) for layer in getattr(encoder, "layers", ())]
     accepted = inspect.signature(get_object(node._target_)).parameters
     return make(node, f"objective.{name}", **{key: value for key, value in known.items() if key in accepted})
 

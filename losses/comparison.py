@@ -21,7 +21,9 @@ Head = Literal["linear", "mlp", "identity"]
 Reduce = Literal["sum", "mean"]
 Init = Literal["xavier", "pytorch"]
 Layers = Literal["all", "last"]
-Weights = Literal["spade"]
+Weights = Literal["spade", "cfl"]
+CFL_LAYERS = 5  # of CFL's default layer option, which makes 10 / 5^2 = 0.4 a layer and direction
+CFL_STARRED = {"relu2_1", "relu3_1", "relu4_1", "relu5_1"}  # what its VGG19 reads under that option, four layers
 
 
 class Comparison(nn.Module):
@@ -39,12 +41,14 @@ class Comparison(nn.Module):
         head: of each layer, shared by query and key. "linear": C -> dim; "mlp": C -> dim, ReLU, dim -> dim;
             "identity": none. Losses on maps have none.
         dim: channels after the head.
-        layer_weights: one a layer; "spade": 1/32, 1/16, 1/8, 1/4, 1; None: the loss's, else 1. SPADE's and the loss's
-            belong to the deepest layers: fewer layers take the last ones, more go on with halves.
+        layer_weights: one a layer; "spade": 1/32, 1/16, 1/8, 1/4, 1; "cfl": see `cfl_weight`; None: the loss's, else 1.
+            SPADE's and the loss's numbers belong to the deepest layers: fewer layers take the last ones, more go on
+            with halves.
         reduce: over layers, "sum" or "mean".
         head_init: "xavier" (normal, gain 0.02, bias 0: CUT, CFL) or "pytorch".
         weighted_layers: "all", or "last": the other layers take the loss's `unweighted()`, PatchNCE; None: the loss's,
             else "all".
+        taps: names of the encoder's layers, where they have names.
     Raises: ValueError for an unknown word, a wrong number of layer weights, maps of different sizes.
     """
 
@@ -61,6 +65,7 @@ class Comparison(nn.Module):
         reduce: Reduce = "sum",
         head_init: Init = "xavier",
         weighted_layers: Layers | None = None,
+        taps: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         self.pairs = [(str(query), str(key)) for query, key in pairs]
@@ -69,7 +74,7 @@ class Comparison(nn.Module):
         self.patches = patches
         self.reduce = word("reduce", reduce, Reduce)
         layers = len(map_channels if self.dense else channels)
-        self.layer_weights = _layer_weights(layer_weights, getattr(loss, "layer_weights", None), layers)
+        self.layer_weights = _layer_weights(layer_weights, loss, layers, taps or ())
         word("head", head, Head)
         word("head_init", head_init, Init)
         self.heads = nn.ModuleList()
@@ -149,17 +154,29 @@ def _head(kind: Head, channels: int, dim: int, init: Init) -> nn.Module:
     return head
 
 
-def _layer_weights(own: Sequence[float] | Weights | None, of_loss: Sequence[float] | None, layers: int) -> list[float]:
-    if isinstance(own, str):
-        word("layer_weights", own, Weights)
-        of_loss = SPADE_WEIGHTS
-    elif own is not None:
-        if len(own) != layers:
-            raise ValueError(f"layer_weights has {len(own)} numbers for {layers} layers")
-        return [float(weight) for weight in own]
-    if of_loss is None:
+def cfl_weight(layers: int, bidirectional: bool, taps: Sequence[str] = ()) -> float:
+    """Weight of each layer with which a term of weight 0.8 has the scale of CFL's released code.
+
+    That code adds lambda / L^2 times the loss of every layer and direction, without Eq. 5's half; lambda is 10, L the
+    length of its layer option. Here both directions are averaged, and 0.8 is the weight for five layers and both.
+    Args:
+        taps: names of the layers. Under its default option, of five, the code reads the four starred layers of VGG19.
+    """
+    listed = CFL_LAYERS if set(taps) == CFL_STARRED else layers
+    return (1.0 if bidirectional else 0.5) * (CFL_LAYERS / listed) ** 2
+
+
+def _layer_weights(
+    own: Sequence[float] | Weights | None, loss: nn.Module, layers: int, taps: Sequence[str]
+) -> list[float]:
+    given = getattr(loss, "layer_weights", None) if own is None else own
+    if own is not None and not isinstance(own, str) and len(own) != layers:
+        raise ValueError(f"layer_weights has {len(own)} numbers for {layers} layers")
+    if isinstance(given, str) and word("layer_weights", given, Weights) == "cfl":
+        return [cfl_weight(layers, getattr(loss, "bidirectional", False), taps)] * layers
+    if given is None:
         return [1.0] * layers
-    weights = [float(weight) for weight in of_loss][-layers:]
+    weights = [float(weight) for weight in (SPADE_WEIGHTS if given == "spade" else given)][-layers:]
     while len(weights) < layers:
         weights.insert(0, weights[0] / 2)
     return weights

@@ -109,6 +109,8 @@ class PatchNCE(_Contrast):
         intra_negatives: CFL's released code: the other patches of the query's own image are negatives too; these pass
             gradient.
         q: total weight of the negatives in units of their number (MoNCE, Fig. 7).
+        layer_weights: "cfl": a contrast term gives all layers and directions the scale of CFL's released code
+            (losses.comparison.cfl_weight); None: what the term says.
     """
 
     def __init__(
@@ -120,8 +122,10 @@ class PatchNCE(_Contrast):
         negatives: Negatives = "image",
         intra_negatives: bool = False,
         q: float = 1.0,
+        layer_weights: Literal["cfl"] | None = None,
     ) -> None:
         super().__init__(temperature, bidirectional, detach, normalize, negatives)
+        self.layer_weights = layer_weights and word("layer_weights", layer_weights, Literal["cfl"])
         self.intra_negatives = intra_negatives
         self.q = _positive("q", q)
 

@@ -3,7 +3,8 @@
 The FCN-score idea of Isola et al. 2017, arXiv:1611.07004, in the form of Yu et al. 2017 (DRN), arXiv:1705.09914: one
 confusion matrix over all pixels of all images, IoU of a class = diagonal / (row + column - diagonal). What the CFL and
 MoNCE papers print as mAP, and as mIoU, is the mean of it over the classes. Two pixel accuracies are in use and differ
-by the share of unlabelled pixels: `pixacc` leaves these out (MoNCE), `pixacc_all` counts them as wrong (SPADE, CFL).
+by the share of unlabelled pixels: `pixacc` leaves these out (MoNCE, and CFL on ADE20K), `pixacc_all` counts them as
+wrong (SPADE and CFL on Cityscapes).
 
 A score means something only between two others, so `evaluate` always gives them: the ceiling, real images against their
 labels, and the floor, generated images against labels of other images.

@@ -1,9 +1,9 @@
 """The numbers printed in the CFL and MoNCE papers (paper_results.yaml), under this project's names.
 
 Andonian et al. 2021, "Contrastive Feature Loss for Image Prediction"; Zhan et al. 2022, "Modulated Contrast for
-Versatile Image Synthesis". Their "mAP" is the mean IoU. Their accuracies are not one quantity: CFL's Acc is on the
-scale where unlabelled pixels count as wrong (`pixacc_all`), MoNCE's Acc and pixAcc on that where they are left out
-(`pixacc`).
+Versatile Image Synthesis". Their "mAP" is the mean IoU. Their accuracies are not one quantity: CFL's Acc on Cityscapes
+and GTA is on the scale where unlabelled pixels count as wrong (`pixacc_all`); its Acc on ADE20K, 79.9 at a mean IoU of
+38.5, and MoNCE's Acc and pixAcc are on that where they are left out (`pixacc`).
 """
 
 from functools import cache
@@ -29,7 +29,7 @@ METRICS = {
     "rel": "rel",
     "rms": "rms",
 }
-ACCURACY = {"cfl": "pixacc_all", "monce": "pixacc"}  # what each paper means by "Acc"
+VOID_WRONG = {("cfl", "cityscapes"), ("cfl", "gta")}  # where "Acc" counts pixels without a class as wrong
 
 
 def paper_row(paper: str, table: str | int, row: str, dataset: str, x: float | None = None) -> dict[str, Any] | None:
@@ -49,7 +49,7 @@ def paper_row(paper: str, table: str | int, row: str, dataset: str, x: float | N
             printed = _point(entry["series"], x) if "series" in entry else dict(entry["metrics"])
             if not printed:
                 return None
-            return {**entry, "dataset": dataset, "metrics": _ours(printed, entry["paper"]), "printed": printed}
+            return {**entry, "dataset": dataset, "metrics": _ours(printed, entry), "printed": printed}
     return None
 
 
@@ -59,7 +59,7 @@ def paper_rows(paper: str, table: str | int) -> list[dict[str, Any]]:
     Empty for a paper or a table that there is none of.
     """
     return [
-        {**entry, "dataset": our_dataset(entry), "metrics": _ours(entry["metrics"], entry["paper"])}
+        {**entry, "dataset": our_dataset(entry), "metrics": _ours(entry["metrics"], entry)}
         for entry in _of_table(paper, table)
     ]
 
@@ -96,8 +96,9 @@ def _of_table(paper: str, table: str | int) -> list[dict[str, Any]]:
     return [entry for entry in _entries() if (entry["paper"].lower(), str(entry["table"])) == wanted]
 
 
-def _ours(printed: dict[str, float], paper: str) -> dict[str, float]:
-    return {ACCURACY[paper.lower()] if name == "Acc" else METRICS[name]: value for name, value in printed.items()}
+def _ours(printed: dict[str, float], entry: dict[str, Any]) -> dict[str, float]:
+    accuracy = "pixacc_all" if (entry["paper"].lower(), our_dataset(entry)) in VOID_WRONG else "pixacc"
+    return {accuracy if name == "Acc" else METRICS[name]: value for name, value in printed.items()}
 
 
 @cache

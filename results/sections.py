@@ -44,10 +44,15 @@ class Section:
         return list(dict.fromkeys(row.letter for row in self.rows if row.dataset == dataset and row.cells))
 
     def best(self, metric: str, row: Row) -> bool:
-        """Whether no measured row of the same data set and protocol has a better mean, and there is another one."""
+        """Whether no measured row of the same data set, protocol and selection of checkpoints has a better mean, and
+        there is another one."""
         if metric not in row.cells:
             return False
-        peers = [other for other in self.rows if (other.dataset, other.letter) == (row.dataset, row.letter)]
+
+        def kind(row: Row) -> tuple[str, str, str]:
+            return row.dataset, row.letter, row.selection
+
+        peers = [other for other in self.rows if kind(other) == kind(row)]
         means = [other.cells[metric].mean for other in peers if metric in other.cells]
         chosen = max(means) if self.direction(metric) == "higher" else min(means)
         return len(means) > 1 and row.cells[metric].mean == chosen

@@ -34,8 +34,9 @@ def markdown(made: Sequence[Section], title: str, note: str | None, warnings: It
 LEGEND = (
     "A cell is `paper / ours`: ours is the mean ± sample standard deviation over the seeds listed; one seed has no "
     "spread, and (n of N) stands where only n of them have the number. Blank: nothing was run, or the paper prints "
-    "nothing. `selection` says which checkpoint: the last, or the best by which metric on which split. Floor: real "
-    "training images against the real test images; ceiling: the real images themselves."
+    "nothing. `selection` says which checkpoint: the last, or the best by which metric on which split. MoNCE and CUT "
+    "print the best of their epochs on the test images: their numbers compare with best(..., test); CFL does not say. "
+    "Floor: real training images against the real test images; ceiling: the real images themselves."
 )
 
 

@@ -9,15 +9,27 @@
 #   DATA_ROOT  of the prepared data sets   PYTHON     default python
 #   TRAIN      more words for train.py     EVALUATE   more words for evaluate.py, the last one winning
 #   LIST=1     print the numbered runs     JOB=n      only run number n, no report (for job arrays)
+#   BEST       which checkpoints are measured besides the last one: val (default), the best on the validation split where
+#              the data set has one; test, also the best on the test images of those kept, as MoNCE and CUT report theirs
+#   EVERY      steps between the measurements for BEST and, with BEST=test, between kept checkpoints (40 at most);
+#              default 10000, in a smoke run 60
 # A wrong value ends the script with one line and exit code 2, a failed run with 1, training that a signal stopped with 85 (130: itself).
 set -euo pipefail
 trap 'exit 130' INT TERM # not on to the next row
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-: "${BUDGET:=full}" "${SEEDS:=0}" "${GPUS:=1}" "${PYTHON:=python}" "${TRAIN:=}" "${EVALUATE:=}" "${LIST:=}" "${JOB:=}"
+: "${BUDGET:=full}" "${SEEDS:=0}" "${GPUS:=1}" "${PYTHON:=python}" "${TRAIN:=}" "${EVALUATE:=}" "${LIST:=}" "${JOB:=}" "${BEST:=val}" "${EVERY:=}"
 case $BUDGET in
     full | smoke) ;;
     *) echo "BUDGET=$BUDGET: full or smoke was wanted" >&2 && exit 2 ;;
 esac
+case $BEST in
+    val | test) ;;
+    *) echo "BEST=$BEST: val or test was wanted" >&2 && exit 2 ;;
+esac
+[[ -n $EVERY ]] || { [[ $BUDGET == smoke ]] && EVERY=60 || EVERY=10000; }
+if ! [[ $EVERY =~ ^[1-9][0-9]{0,8}$ ]]; then
+    echo "EVERY=$EVERY: a number of steps, 1 or more, was wanted" >&2 && exit 2
+fi
 SEGMENTER=checkpoints/segmenters/shapes_smoke.pt
 rows=()
 
@@ -84,14 +96,41 @@ list_runs() {
     done
 }
 
+# Words for train.py that keep the checkpoints of BEST: keeps SPLIT [WORD ...], where SPLIT is val for a data set that has
+# one and the words are those for evaluate.py, whose first distance between images chooses.
+keeps() {
+    local word name metric="" places="" words=""
+    for word in "${@:2}"; do
+        case $word in
+            metrics=*)
+                metric=""
+                for name in ${word//[^a-z0-9_]/ }; do
+                    case $name in
+                        metrics | segmentation | depth | depth_median | appearance) ;;
+                        *) metric=${metric:-$name} ;;
+                    esac
+                done
+                ;;
+            weights_dir=* | offline=*) places+=" $word" ;;
+        esac
+    done
+    if [[ $1 == val && -n $metric ]]; then
+        words="evaluate.every=$EVERY evaluate.split=val evaluate.images=null evaluate.metrics=[$metric]$places"
+    fi
+    if [[ $BEST == test ]]; then words+=" train.keep=40 train.save_every=$EVERY"; fi
+    echo "$words"
+}
+
 # run DATASET EXPERIMENT WORD...: train, evaluate, mark as done with the words that did it if training reached its end.
 run() {
-    local dataset=$1 experiment=$2 folder whole step steps
-    local -a words=("experiment=$experiment" "dataset=$dataset" "${@:3}") start=("$PYTHON") extra=() measure=()
+    local dataset=$1 experiment=$2 folder whole step steps split
+    local -a words=("experiment=$experiment" "dataset=$dataset" "${@:3}") start=("$PYTHON") extra=() measure=() kept=()
     read -ra extra <<<"$TRAIN"
     read -ra measure <<<"$(measures "$dataset") $EVALUATE"
-    words+=("${extra[@]}")
-    folder=$("$PYTHON" scripts/run_folder.py "${words[@]}") || return 1
+    folder=$("$PYTHON" scripts/run_folder.py "${words[@]}" "${extra[@]}") || return 1
+    { read -r folder && read -r split || true; } <<<"$folder"
+    read -ra kept <<<"$(keeps "$split" "${measure[@]}")"
+    words+=("${kept[@]}" "${extra[@]}") # TRAIN's words last: they win
     whole="${words[*]} ${measure[*]}"
     folders+=("$folder")
     if [[ -f $folder/table.done && $(<"$folder/table.done") == "$whole" ]]; then
@@ -108,6 +147,12 @@ run() {
         "$PYTHON" scripts/train_segmenter.py dataset=shapes steps=100 "out=$SEGMENTER" || return 1
     fi
     "$PYTHON" evaluate.py "checkpoint=$folder" "${measure[@]}" || return 1
+    if [[ -f $folder/best.pt ]]; then
+        "$PYTHON" evaluate.py "checkpoint=$folder" which=best "${measure[@]}" || return 1
+    fi
+    if [[ $BEST == test ]]; then
+        "$PYTHON" evaluate.py "checkpoint=$folder" which=kept "${measure[@]}" || return 1
+    fi
     read -r step _ steps <"$folder/progress.txt" || return 1
     if ((step < steps)); then # stopped by train.minutes
         unfinished+=("$folder: step $step of $steps")

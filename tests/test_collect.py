@@ -243,7 +243,7 @@ def test_the_whole_table_of_a_paper_stands_with_blanks(tmp_path):
     (again,) = [row for row in second.rows if row.runs]
     assert again.place == ("cfl", "2", "r7") and again.printed == {"fid": 68.3, "miou": 64.5}
     assert [row.dataset for row in first.rows[::6]] == ["cityscapes", "gta", "ade20k", "nyu_depth"]
-    assert first.metrics() == ["fid", "miou", "pixacc_all", "rel", "rms"]
+    assert first.metrics() == ["fid", "miou", "pixacc", "pixacc_all", "rel", "rms"]
 
 
 def test_data_sets_with_runs_come_first(tmp_path):
@@ -289,6 +289,16 @@ def test_the_best_of_comparable_rows(tmp_path):
     assert [section.best("miou", row) for row in section.rows] == [True, False]
     del section.rows[0]
     assert not section.best("fid", section.rows[0])
+
+
+def test_the_best_is_among_rows_of_one_selection(tmp_path):
+    """The best of many checkpoints on the test images is no peer of a last one."""
+    for at, (last, best) in enumerate(((5.0, 3.0), (4.0, 3.5))):
+        folder = make_run(tmp_path / str(at), batch_size=at + 1, metrics=metric_entries(fid=last))
+        evaluation(folder, 20, metric_entries(fid=best), "best(fid, test)")
+    (section,) = sections(collect([tmp_path]))
+    underlined = [(row.selection, row.cells["fid"].mean) for row in section.rows if section.best("fid", row)]
+    assert sorted(underlined) == [("best(fid, test)", 3.0), ("last", 4.0)]
 
 
 def test_a_paper_row_in_words():

@@ -268,6 +268,26 @@ def test_settings_may_come_from_yaml():
 
 
 @pytest.mark.parametrize(
+    ("layers", "taps", "bidirectional", "expected"),
+    [
+        (5, (), True, 0.4),
+        (5, (), False, 0.4),
+        (6, (), True, 10 / 36),
+        (6, (), False, 10 / 36),
+        (3, (), True, 10 / 9),
+        (4, (), True, 10 / 16),
+        (4, ("relu2_1", "relu3_1", "relu4_1", "relu5_1"), True, 0.4),
+        (4, ("relu1_1", "relu2_1", "relu3_1", "relu4_1"), False, 10 / 16),
+    ],
+)
+def test_cfls_released_scale_is_lambda_over_the_square_of_its_layers(layers, taps, bidirectional, expected):
+    """A layer and direction, under a term's weight of 0.8 and the mean over directions."""
+    loss = PatchNCE(bidirectional=bidirectional, layer_weights="cfl")
+    made = Comparison(loss, PAIR, channels=[3] * layers, map_channels=[3] * layers, taps=taps)
+    assert [0.8 * weight / (1 + bidirectional) for weight in made.layer_weights] == pytest.approx([expected] * layers)
+
+
+@pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"head": "conv"}, "head is 'conv', not one of linear, mlp, identity"),

@@ -53,7 +53,7 @@ GOLDEN = [  # preset, overrides, key before query, value; 1e-6 relative, or 1e-5
     ("patchnce", {"bidirectional": True}, False, 0.027106295),
     ("patchnce_official", {"bidirectional": False}, False, 0.039022381),
     ("patchnce_official", {"bidirectional": False}, True, 0.042891413),
-    ("patchnce_official", {}, False, (0.039022381 + 0.042891413) / 2),
+    ("patchnce_official", {"bidirectional": True}, False, (0.039022381 + 0.042891413) / 2),
     ("patchnce_official", {"bidirectional": False, "intra_negatives": False}, False, 0.022821231),
     ("weightnce", {"direction": "hard"}, False, 0.106794527),
     ("weightnce", {"direction": "hard", "q": 0.5}, False, 0.058654584),

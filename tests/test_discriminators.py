@@ -42,7 +42,7 @@ def test_outputs_equal_the_recorded_ones():
     discriminator = golden_fill.fill(MultiscaleDiscriminator(8, width=4))
     ids, image = golden_fill.ids(2, 5, 64, 64), golden_fill.image(2, 3, 64, 64)
     wanted = golden_fill.outputs("spade.npz")
-    for dtype, tolerance in ((torch.float64, 1e-6), (torch.float32, 3e-6)):
+    for dtype, tolerance in ((torch.float64, 1e-6), (torch.float32, 1e-5)):
         discriminator.to(dtype)
         for condition in (ids, golden_fill.onehot(ids, 5).to(dtype)):
             found = discriminator(condition, image.to(dtype))
@@ -150,7 +150,7 @@ def test_names_and_shapes_of_cut_are_the_official_ones():
     assert ours == golden_fill.shapes("cut_discriminator")
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 3e-6)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
 def test_output_of_cut_equals_the_recorded_one(dtype: torch.dtype, tolerance: float, order: torch.memory_format):
     discriminator = golden_fill.fill(PatchDiscriminator(3, width=4)).to(dtype, memory_format=order)

@@ -4,11 +4,14 @@ import json
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from engine.checkpoint import Loaded
 from errors import UserError
 from evaluate import evaluate
 from metrics.catalogue import merit
+from results.collect import collect
+from results.sections import sections
 from tests.compose import TINY, config
 from tests.test_evaluate import config as evaluation
 from tests.test_train import assert_same, lines, state
@@ -118,11 +121,32 @@ def test_which_best_needs_one(tmp_path):
     for word, message in (
         ("best", "holds no best.pt; train with evaluate.every"),
         ("first", "last or best was wanted"),
+        ("kept", r"holds no step_\*.pt; give a run folder, trained with train.keep=K"),
     ):
         with pytest.raises(UserError, match=message):
             evaluate(evaluation(checkpoint=str(tmp_path), which=word))
     with pytest.raises(UserError, match="give the run's folder"):
         evaluate(evaluation(checkpoint=str(tmp_path / "last.pt"), which="best"))
+
+
+def test_the_best_of_the_kept_is_labelled_and_stands_beside_the_last(tmp_path, capsys):
+    run(tmp_path, "train.steps=6", "evaluate.every=0", "train.keep=9", "train.save_every=2")
+    asked = evaluation(checkpoint=str(tmp_path), metrics=["swd", "appearance"], floor=False)
+    evaluate(asked)
+    found = evaluate(OmegaConf.merge(asked, {"which": "kept"}))
+    values = {step: report["metrics"]["swd"]["value"] for step, report in reports(tmp_path, "kept").items()}
+    assert list(values) == [2, 4, 6]
+    step = min(values, key=values.get)
+    assert found["metrics"]["swd"]["value"] == values[step] and found["subject"]["step"] == step
+    assert found["protocol"]["selection"] == "best(swd, test)"
+    assert f"step 4: swd {values[4]:.4f}" in capsys.readouterr().out
+    evaluate(OmegaConf.merge(asked, {"which": "kept", "metrics": ["appearance"]}))  # another choice takes its place
+    assert len(list((tmp_path / "eval").glob("*-best-test.json"))) == 1
+    (section,) = sections(collect([tmp_path]))
+    assert {row.selection for row in section.rows} == {"last", "best(channel_range, test)"}
+    (tmp_path / "step_00000004.pt").write_bytes(b"half")
+    with pytest.raises(UserError, match=r"step_00000004\.pt"):
+        evaluate(OmegaConf.merge(asked, {"which": "kept"}))
 
 
 def test_merit_follows_the_direction():

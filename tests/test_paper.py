@@ -34,6 +34,9 @@ def test_every_printed_entry_is_found_under_our_names():
 def test_the_two_papers_mean_different_accuracies():
     cfl = paper_row("cfl", 1, "r4", "cityscapes")
     assert cfl["metrics"] == {"fid": 68.3, "miou": 64.6, "pixacc_all": 82.4}
+    assert paper_row("cfl", 1, "r4", "gta")["metrics"].keys() == {"fid", "miou", "pixacc_all"}
+    host = paper_row("cfl", 1, "r5", "ade20k")
+    assert host["metrics"] == {"fid": 33.1, "miou": 38.5, "pixacc": 79.9}
     paired = paper_row("monce", "table3", "r5", "ade20k")
     assert paired["metrics"] == {"fid": 31.62, "miou": 46.3, "pixacc": 84.29}
     unpaired = paper_row("MoNCE", "1", "r5", "cityscapes_unpaired")
@@ -45,6 +48,17 @@ def test_other_names_of_data_sets():
     assert paper_row("monce", 3, "r5", "celebahq_edge")["metrics"] == {"fid": 29.75, "swd": 18.11}
     assert paper_row("monce", 2, "r5", "winter2summer")["metrics"] == {"fid": 76.04, "swd": 33.1}
     assert paper_row("cfl", 1, "r6", "nyu_depth")["metrics"] == {"fid": 64.0, "rel": 0.444, "rms": 2.11}
+
+
+def test_accuracies_are_those_of_the_presets_that_measure_them():
+    """A preset's `void` says which accuracy is the paper's."""
+    presets = {"cityscapes": "cityscapes/cfl", "gta": "gta/cfl", "ade20k": "ade20k"}
+    for dataset, preset in presets.items():
+        rule = yaml.safe_load((FILE.parents[1] / "configs" / "segmentation" / f"{preset}.yaml").read_text())
+        named = {"wrong": "pixacc_all", "ignored": "pixacc"}[rule["void"]]
+        rows = [entry for entry in paper_rows("cfl", 1) if entry["dataset"] == dataset]
+        assert rows and all(("pixacc_all" in row["metrics"]) == (named == "pixacc_all") for row in rows)
+        assert all(named in row["metrics"] for row in rows)
 
 
 def test_empty_cells_and_what_no_paper_has():

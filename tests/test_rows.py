@@ -3,12 +3,15 @@
 import inspect
 
 import pytest
+import torch
 import yaml
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from engine.build import make
 from engine.checks import encoded, validate
+from losses.contrastive import PatchNCE
+from losses.objective import Views
 from results.paper import FILE, our_dataset, paper_row
 from results.schedule import epochs
 from scripts.run_folder import run_folder
@@ -116,12 +119,16 @@ def test_rows_name_the_choices_that_their_configs_show(experiment):
             assert not cfg.encoder.mean_std and "without mean and std" in told
         if loss == "PatchNCE":
             assert "own image" in told
+            assert f"mean over positions, as the released code; Eq. {5 if cfg.loss.bidirectional else 4} prints" in told
+        if loss in ("L1", "Perceptual"):
+            assert "Eq. 7 prints l2" in told
         rate = f"{cfg.train.lr:.0e}".replace("e-0", "e-")
         assert cfg.train.ttur or rate in told
     if cfg.loss.get("detach_weights"):
         assert "under stop gradient" in told
     if loss == "MoNCE":
         assert "diagonal" in told or "lsesim" in experiment
+        assert "caption of Fig. 4 swaps" in told
 
 
 @pytest.mark.parametrize(
@@ -132,10 +139,12 @@ def test_rows_name_the_choices_that_their_configs_show(experiment):
         ("cfl/table1/vgg_patchnce", "gta", ["(18,785)", "26,000", "without instance edges"]),
         ("cfl/table1/vgg_gan_l1", "gta", ["(6,181)"]),
         ("cfl/table1/pixel_l1", "nyu_depth", ["1,449", "turbo", "without alignment"]),
-        ("cfl/table1/vgg_patchnce", "ade20k", []),
-        ("monce/table3/monce", "celebahq_semantic", ["one channel a pixel"]),
-        ("monce/table3/monce", "celebahq_edge", ["nothing was released for edges", "30 + 30, 20"]),
-        ("monce/table3/gan", "deepfashion", ["nothing was released for joints"]),
+        ("cfl/table1/vgg_patchnce", "ade20k", ["256x256", "UperNet-101"]),
+        ("cfl/table1/vgg_gan_l1", "ade20k", ["256x256", "UperNet-101"]),
+        ("monce/table3/monce", "ade20k", []),
+        ("monce/table3/monce", "celebahq_semantic", ["one channel a pixel", "official split"]),
+        ("monce/table3/monce", "celebahq_edge", ["nothing was released for edges", "30 + 30, 20", "official split"]),
+        ("monce/table3/gan", "deepfashion", ["nothing was released for joints", "the split of whoever"]),
     ],
 )
 def test_a_data_set_adds_its_own_choices(experiment, dataset, words):
@@ -143,6 +152,67 @@ def test_a_data_set_adds_its_own_choices(experiment, dataset, words):
     told = " ".join(cfg.deviations_data)
     assert bool(told) == bool(words) and all(word in told for word in words)
     assert list(cfg.deviations) == written(experiment)["deviations"]
+
+
+class Fixed:
+    """Features of five places for every layer of a row's encoder, whatever the image is."""
+
+    def __init__(self, encoder):
+        self.layers = list(encoder.get("layers") or encoder.scales)
+        self.channels = self.map_channels = [4] * len(self.layers)
+
+    def __call__(self, image):
+        draw = torch.Generator().manual_seed(int(image))
+        return [torch.randn(2, 4, 5, 1, generator=draw, dtype=torch.float64) for _ in self.layers]
+
+
+def contrasts(experiment, *words):
+    """What the contrast of a row adds to the objective, and its encoder's features of fake and target."""
+    cfg = config(f"experiment={experiment}", "objective.contrast.term.head=identity", *words)
+    encoder = Fixed(cfg.encoder)
+    known = {"channels": encoder.channels, "map_channels": encoder.map_channels, "taps": list(map(str, encoder.layers))}
+    term = make(cfg.objective.contrast.term, "objective.contrast", **known)
+    views = Views(encoder, {"fake": torch.tensor(0), "target": torch.tensor(1)})
+    found = cfg.objective.contrast.weight * term(views)
+    rows = [[layer.flatten(2).mT for layer in views.features(name)] for name in ("fake", "target")]
+    return cfg, float(found), list(zip(*rows, strict=True))
+
+
+LISTED = {"vgg": 5, "resnet": 5, "conv6": 6, "pixel": 4}  # L of the release
+CONTRASTS = [row for row in ROWS if row.startswith("cfl") and row not in SAME and "patchnce" in str(written(row))]
+
+
+@pytest.mark.parametrize("experiment", CONTRASTS)
+def test_the_scale_of_a_row_is_the_papers_and_with_the_official_loss_the_releases(experiment):
+    """Eqs. 4 and 5 times 0.8; lambda / L^2 for each layer and direction, with the release's own negatives."""
+    cfg, found, layers = contrasts(experiment)
+    both, one = cfg.loss.bidirectional, PatchNCE(negatives=cfg.loss.negatives)
+    assert both == ("standard" not in experiment)
+    ways = [[float(one(q, k)), float(one(k, q))] if both else [float(one(q, k))] for q, k in layers]
+    assert found == pytest.approx(0.8 * sum(sum(way) * (0.5 if both else 1) for way in ways), rel=1e-9)
+
+    official, released, _ = contrasts(experiment, "loss=patchnce_official")
+    assert official.loss.bidirectional == both
+    listed = next(count for name, count in LISTED.items() if name in cfg.encoder._target_)
+    one = PatchNCE(intra_negatives=True)
+    ways = [[float(one(q, k)), float(one(k, q))] if both else [float(one(q, k))] for q, k in layers]
+    assert released == pytest.approx(10 / listed**2 * sum(map(sum, ways)), rel=1e-9)
+
+    told = " ".join(written(experiment)["deviations"])
+    own = 0.8 if not both else 0.4
+    assert f"{own} a " in told and f"weight 0.8 times Eq. {5 if both else 4}" in told
+    assert {5: "0.4", 6: "0.278", 4: "1.11"}[listed] in told and "10 / L^2" in told
+    assert ("twice" in told) == (listed == 5 and not both)
+
+
+def test_the_release_weighs_a_standard_row_half_of_what_eq_4_does():
+    """The same loss on the same features, in the scale of Eq. 4 and in that of the release."""
+    _, official, _ = contrasts("cfl/table2/gan_frozen_standard", "loss=patchnce_official")
+    _, papers, _ = contrasts("cfl/table2/gan_frozen_standard", "loss=patchnce_official", "loss.layer_weights=null")
+    assert papers == pytest.approx(2 * official, rel=1e-9)  # 14.727 and 7.364 on the features of a real step
+    _, official, _ = contrasts("cfl/table3/conv6_gan_standard", "loss=patchnce_official")
+    _, papers, _ = contrasts("cfl/table3/conv6_gan_standard", "loss=patchnce_official", "loss.layer_weights=null")
+    assert official / papers == pytest.approx(10 / 36 / 0.8, rel=1e-9)
 
 
 def test_the_favourable_direction_fills_both_figures():

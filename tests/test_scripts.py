@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import yaml
 
 from engine.checks import encoded, validate
 from engine.preempt import EXIT_CODE
+from scripts import run_folder
 from tests.compose import CONFIGS, config
 from tests.test_rows import SAME
 
@@ -32,7 +34,7 @@ RUNS = {  # distinct trainings of one seed
 
 def call(script, *words, root=ROOT, ok=True, **variables):
     """Run a script of a project's root; returns its output."""
-    own = ("JOB", "SEEDS", "LIST", "BUDGET", "GPUS", "TRAIN", "EVALUATE")
+    own = ("JOB", "SEEDS", "LIST", "BUDGET", "GPUS", "TRAIN", "EVALUATE", "BEST", "EVERY")
     environment = {name: value for name, value in os.environ.items() if name not in own}
     done = subprocess.run(
         [f"scripts/{script}", *words],
@@ -104,6 +106,8 @@ def test_unpaired_sets_are_unpaired_in_smoke_too(dataset, generated):
         ("cfl_table1.sh", ["gta"], {"JOB": "6"}, "JOB=6: a number from 0 to 5 was wanted"),
         ("cfl_table1.sh", ["gta"], {"JOB": "-1"}, "JOB=-1: a number from 0 to 5"),
         ("cfl_table1.sh", ["gta"], {"JOB": "x"}, "JOB=x: a number from 0 to 5"),
+        ("cfl_table1.sh", [], {"BEST": "best"}, "BEST=best: val or test was wanted"),
+        ("cfl_table1.sh", [], {"EVERY": "0"}, "EVERY=0: a number of steps, 1 or more"),
         ("monce_fig3.sh", ["gta"], {"LIST": "1"}, "no run on gta; its data sets are horse2zebra ade20k"),
     ],
 )
@@ -126,12 +130,14 @@ def miniature(tmp_path):
 echo "$@" >>"$CALLS"
 [[ $1 != -m ]] || shift 5
 case $1 in
-    scripts/run_folder.py) echo "checkpoints/${2//[\\/=]/-}/$3/$4" ;;
+    scripts/run_folder.py) echo "checkpoints/${2//[\\/=]/-}/$3/$4"; [[ -z ${VAL:-} ]] || echo val ;;
     scripts/analyze.py) mkdir -p "${2#*=}/analysis/120"; touch "${2#*=}/analysis/120/similarity.json" ;;
     train.py)
         [[ "$2" != *pixel_l1 || -n ${MENDED:-} ]] || exit 1
         folder="checkpoints/${2//[\\/=]/-}/$3/$4"
-        mkdir -p "$folder"; touch "$folder/last.pt"; echo "${REACHED:-120} of 120" >"$folder/progress.txt" ;;
+        mkdir -p "$folder"; touch "$folder/last.pt"
+        [[ "$*" != *evaluate.every* ]] || touch "$folder/best.pt"
+        echo "${REACHED:-120} of 120" >"$folder/progress.txt" ;;
 esac
 """
     )
@@ -155,6 +161,56 @@ def test_a_run_out_of_time_is_not_finished(miniature):
     assert calls(root) == {"train.py": 6, "evaluate.py": 6, "report.py": 1}
     shown = call("cfl_table1.sh", "gta", root=root, MENDED="1", **variables)
     assert shown.count(": finished") == 6 and calls(root)["train.py"] == 0
+
+
+def words_of(root, entry):
+    """The words of every call of an entry file since the last time."""
+    lines = [line.split() for line in (root / "calls").read_text().splitlines()]
+    return [line[1:] for line in lines if line[0] == entry]
+
+
+def test_the_best_on_val_is_measured_where_there_is_a_val(miniature):
+    root, variables = miniature
+    call("cfl_table1.sh", "gta", root=root, JOB="1", **variables)
+    (train,), (evaluation,) = words_of(root, "train.py"), words_of(root, "evaluate.py")
+    assert not any(word.startswith(("evaluate.", "train.")) for word in train)
+    assert not any(word.startswith("which=") for word in evaluation)
+    (root / "calls").unlink()
+    more = {"VAL": "1", "TRAIN": "evaluate.images=9", "EVALUATE": "weights_dir=w"}
+    call("cfl_table1.sh", "gta", root=root, JOB="2", **more, **variables)
+    (train,), evaluations = words_of(root, "train.py"), words_of(root, "evaluate.py")
+    asked = ["evaluate.every=10000", "evaluate.split=val", "evaluate.images=null", "evaluate.metrics=[fid]"]
+    assert train[3:] == [*asked, "weights_dir=w", "evaluate.images=9"]  # the user's word wins
+    assert ["which=best" in words for words in evaluations] == [False, True]
+    assert evaluations[0] == [word for word in evaluations[1] if word != "which=best"]
+
+
+def test_the_best_on_test_has_to_be_asked_for(miniature):
+    root, variables = miniature
+    call("cfl_table1.sh", "gta", root=root, JOB="1", BEST="test", EVERY="7", **variables)
+    (train,), evaluations = words_of(root, "train.py"), words_of(root, "evaluate.py")
+    assert train[3:] == ["train.keep=40", "train.save_every=7"]
+    assert [[word for word in words if word.startswith("which=")] for words in evaluations] == [[], ["which=kept"]]
+    (root / "calls").unlink()
+    call("cfl_table1.sh", "gta", root=root, JOB="1", **variables)  # another question is answered anew
+    assert calls(root)["evaluate.py"] == 1
+
+
+def test_a_run_folder_says_whether_its_data_have_a_val(tmp_path, monkeypatch, capsys):
+    def told(*words):
+        monkeypatch.setattr(sys, "argv", ["run_folder.py", *words])
+        run_folder.main()
+        return capsys.readouterr().out.splitlines()[1:]
+
+    assert told("experiment=demo") == ["val"]
+    assert told("experiment=demo", "dataset.lengths.val=0") == []
+    root = f"dataset.root={tmp_path}"
+    assert told("experiment=cfl/table1/pixel_l1", root) == []
+    assert told("experiment=cfl/table1/pixel_l1", f"dataset.root={tmp_path}/none") == []
+    (tmp_path / "valA").mkdir()
+    assert told("experiment=monce/table1/cycle", root) == ["val"]
+    (tmp_path / "val").mkdir()
+    assert told("experiment=cfl/table1/pixel_l1", root) == ["val"]
 
 
 def test_a_figure_of_finished_runs_is_still_made_once(miniature):

@@ -21,7 +21,6 @@ import torch
 from engine.checkpoint import Loaded
 from engine.preempt import EXIT_CODE
 from engine.record import TIMING
-from errors import UserError
 from tests.compose import UNPAIRED
 from tests.faults import disk
 from tests.faults.commands import STEPS, Command, Done, start, train_command
@@ -378,15 +377,22 @@ class Harness:
         elif any(again.codes):
             result.detail += f"; again: ended with {again.codes}: {last_line(again.output)}"
         else:
-            difference = differing(whole, folder, result.kind.startswith("best.pt"))
+            difference = differing(whole, folder)
             result.outcome = "healed"
             if difference:
-                said = [line for line in again.output.splitlines() if "log.jsonl" in line]
-                aside = any(checksum == before.get("log.jsonl") for checksum in contents(folder).values())
-                fair = difference == "log.jsonl: lines are missing" and said
-                fair = fair and (aside or result.kind == "log.jsonl removed") and result.kind.startswith("log.jsonl")
-                result.outcome = "set aside" if fair else "silent" if not said else "lost"
+                result.outcome = self._unequal(result.kind, whole, folder, before, again)
                 result.detail += f"; {difference}"
+
+    @staticmethod
+    def _unequal(kind: str, whole: Path, folder: Path, before: dict[str, int], again: Done) -> str:
+        """Of a run that ended otherwise: "set aside" where nothing else than what was damaged differs, and it is said."""
+        name = next((name for name in ("log.jsonl", "best.pt") if kind.startswith(name)), "")
+        said = any(name in line for line in again.output.splitlines()) if name else False
+        kept = kind.endswith("removed") or before.get(name) in contents(folder).values()
+        others = differing(whole, folder, name)
+        if name == "log.jsonl" and any(line not in lines(whole) for line in lines(folder)):
+            others = "log.jsonl: other lines"
+        return "set aside" if said and kept and not others else "lost" if said else "silent"
 
 
 def stopped_wrongly(done: Done, kind: str, folder: Path) -> str:
@@ -437,23 +443,23 @@ def contents(folder: Path) -> dict[str, int]:
     }
 
 
-def differing(whole: Path, folder: Path, ignore_best: bool = False) -> str:
-    """The first difference between two finished runs, or nothing."""
+def differing(whole: Path, folder: Path, but: str = "") -> str:
+    """The first difference between two finished runs, or nothing; `but` is log.jsonl or best.pt, not to be compared."""
     for name in ("last.pt", "best.pt"):
-        if (whole / name).is_file():
-            if name == "best.pt" and ignore_best:
-                try:
-                    Loaded.open(str(folder / name))
-                except UserError:
-                    continue  # noticed where it is read
-            if not (folder / name).is_file():
-                return f"{name}: missing"
-            difference = unequal(load(whole / name), load(folder / name), name)
-            if difference:
-                return difference
-    one, other = lines(whole), lines(folder)
-    if one != other:
-        return "log.jsonl: lines are missing" if all(line in one for line in other) else "log.jsonl: other lines"
+        if not (whole / name).is_file() or name == but:
+            continue
+        if not (folder / name).is_file():
+            return f"{name}: missing"
+        states = [load(place / name) for place in (whole, folder)]
+        if but == "best.pt":  # what last.pt says of it
+            states = [{key: value for key, value in state.items() if key != "best"} for state in states]
+        difference = unequal(*states, name)
+        if difference:
+            return difference
+    if but == "best.pt":
+        Loaded.open(str(folder / "best.pt"))  # whole, or noticed
+    if but != "log.jsonl" and lines(whole) != lines(folder):
+        return "log.jsonl: other lines"
     return ""
 
 
