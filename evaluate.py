@@ -246,8 +246,11 @@ def report(
     from metrics.ranks import once, rank
     from metrics.rules import Rule
 
-    if out.is_dir():
-        raise UserError(f"out={out}: is a folder; a file name ending in .json was wanted")
+    try:
+        if out.is_dir():
+            raise UserError(f"out={out}: is a folder; a file name ending in .json was wanted")
+    except OSError as error:  # such as a name that is too long
+        raise UserError(f"out={out}: cannot be written ({error.strerror}); choose another out") from error
     for key, least in (("batch_size", 1), ("workers", 0), ("seed", 0)):
         if not isinstance(cfg[key], int) or cfg[key] < least:
             raise UserError(f"{key}={cfg[key]}: a whole number from {least} was wanted")

@@ -18,24 +18,30 @@ _numbers = count()
 
 
 @contextmanager
-def atomically(path: Path) -> Iterator[IO[bytes]]:
+def atomically(path: Path, durable: bool = True) -> Iterator[IO[bytes]]:
     """An open file that takes the place of `path` when the block ends without an error.
 
     The bytes are flushed to disk before the rename, and the folder after it. After a crash at any moment `path` is the
-    old file or the new one. On any error, KeyboardInterrupt included, the temporary file is removed.
+    old file or the new one. On any error, KeyboardInterrupt included, the temporary file is removed. Its name is short,
+    so `path` may have the longest name that the file system takes.
+
+    Args:
+        durable: False flushes nothing, for many files that can be made again: a power cut may leave them empty.
     """
     temporary = path.with_name(f".patchwise-{_host()}-{os.getpid()}-{next(_numbers)}.tmp")
     try:
         with temporary.open("wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
-    _flush_folder(path.parent)
+    if durable:
+        _flush_folder(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:

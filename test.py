@@ -22,7 +22,7 @@ def test(cfg: DictConfig) -> Path:
     from engine.build import build_dataset
     from engine.checkpoint import Loaded
     from engine.distributed import choose_device
-    from engine.render import Painted, Reversed, load_generator, render
+    from engine.render import Painted, Reversed, check_pixels, load_generator, render
 
     loaded = Loaded.open(cfg.checkpoint)
     names = [Precision.float32.value, Precision.bf16.value]
@@ -50,6 +50,7 @@ def test(cfg: DictConfig) -> Path:
             "channels": None if known.labels or colors else known.source_channels,
         }
         images, batch_size = Sources(cfg.input, **reading), 1  # native sizes differ, so one at a time
+        check_pixels(generator, [file for file, _ in images.files], images.sizes, cfg.max_pixels)
         if colors is not None:
             images = Painted(images, colors)
     output = (
@@ -97,7 +98,7 @@ def refuse_mixture(output: Path, about: dict[str, Any]) -> None:
 def shows_colours(place: str) -> bool:
     """Whether the first of the inputs is an RGB image, as against label ids."""
     from data.files import find_inputs
-    from data.reading import read_header
+    from pixels import read_header
 
     return read_header(next(iter(find_inputs(Path(place).expanduser())[1].values()))).mode == "RGB"
 

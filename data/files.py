@@ -5,68 +5,21 @@ Partners share their relative path without suffix; sorting and counting never pa
 
 import glob
 import os
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
-from data.reading import SUFFIXES, Header, read_header
 from errors import UserError
+from listing import SUFFIXES, ImageFiles, find_images
+from pixels import Header, read_header
 
 S = TypeVar("S")
 T = TypeVar("T")
 BLOCK, SLOW = 64, 5e-4  # files whose headers are timed together; seconds a file from which the disk is waited for
 CHUNK = 16  # items that a thread takes at once: handing over one costs as much as reading its header
-
-
-class ImageFiles(Mapping[str, Path]):
-    """Relative stem -> file, in order of names. A path is made when it is asked for: a million take a tenth of that."""
-
-    def __init__(self, folder: Path, suffixes: dict[str, str]) -> None:
-        self.folder, self.suffixes = folder, suffixes
-
-    def __getitem__(self, name: str) -> Path:
-        return self.folder / f"{name}{self.suffixes[name]}"
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.suffixes
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.suffixes)
-
-    def __len__(self) -> int:
-        return len(self.suffixes)
-
-
-def find_images(folder: Path) -> Mapping[str, Path]:
-    """Relative stem -> file of every image under `folder`, sorted by name; links are followed, hidden files left out.
-
-    Raises: UserError for a missing or empty folder, and where two files differ by suffix only.
-    """
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; {seen(folder.parent)}")
-    found: dict[str, str] = {}
-    for place, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        prefix = "" if place == str(folder) else f"{Path(place).relative_to(folder).as_posix()}/"
-        for file in sorted(files):
-            stem, dot, suffix = file.rpartition(".")
-            if file.startswith(".") or f".{suffix.lower()}" not in SUFFIXES:
-                continue
-            name = prefix + stem
-            if name in found:
-                raise _twice(folder / f"{prefix}{file}", f"{stem}{found[name]}")
-            found[name] = sys.intern(dot + suffix)
-    if not found:
-        raise UserError(f"{folder}: holds no images; wanted files of {', '.join(sorted(SUFFIXES))}")
-    return ImageFiles(folder, dict(sorted(found.items())))
-
-
-def _twice(file: Path, other: str) -> UserError:
-    return UserError(f"{file}: has the same name as {other}; remove one of them")
 
 
 def match(sides: Mapping[str, Mapping[str, Path]], place: Path) -> list[str]:
@@ -82,25 +35,21 @@ def match(sides: Mapping[str, Mapping[str, Path]], place: Path) -> list[str]:
     return list(files)
 
 
-def find_inputs(path: Path) -> tuple[Path, Mapping[str, Path]]:
+def find_inputs(path: Path) -> tuple[Path, ImageFiles]:
     """The folder that names are relative to, and name -> file, for a folder, a file or a pattern."""
     if path.is_dir():
         base = path / "input" if (path / "input").is_dir() else path
         return base, find_images(base)
     if path.is_file():
-        return path.parent, {path.stem: path}
+        return path.parent, ImageFiles(path.parent, {path.stem: path.suffix})
+    if path.exists():
+        raise UserError(f"{path}: is neither a file nor a folder; set input")
     files = sorted(Path(file) for file in glob.glob(str(path), recursive=True))  # noqa: PTH207 - absolute patterns too
     files = [file for file in files if file.is_file() and file.suffix.lower() in SUFFIXES]
     if not files:
         raise UserError(f"{path}: no such folder, file or pattern; set input")
     base = Path(os.path.commonpath([file.parent for file in files]))
-    found: dict[str, Path] = {}
-    for file in files:
-        name = file.relative_to(base).with_suffix("").as_posix()
-        if name in found:
-            raise _twice(file, found[name].name)
-        found[name] = file
-    return base, found
+    return base, ImageFiles.of(base, (file.relative_to(base).as_posix() for file in files))
 
 
 def check_aspect(source: Path, own: tuple[int, int], partner: Path, other: tuple[int, int]) -> None:
@@ -132,14 +81,6 @@ def read_headers(files: Mapping[str, Path], names: Iterable[str]) -> list[Header
 def first_names(names: list[str]) -> str:
     """The first ten, for errors."""
     return (", ".join(names[:10]) + (", ..." if len(names) > 10 else "")) or "none"
-
-
-def seen(folder: Path) -> str:
-    """What lies in a folder, for errors about what does not."""
-    if not folder.is_dir():
-        return f"{folder} does not exist either"
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    return f"{folder} has the folders {', '.join(names[:10]) or 'none'}"
 
 
 def in_threads(work: Callable[[S], T], items: Iterable[S]) -> list[T]:

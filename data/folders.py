@@ -12,15 +12,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.example import Example, Key, unpack
-from data.files import check_aspect, find_images, find_inputs, in_threads, match, read_headers, seen
+from data.files import check_aspect, find_inputs, in_threads, match, read_headers
 from data.labels import score_map
 from data.manifest import check_manifest
-from data.reading import read_image
+from data.reading import check_images, read_image
 from data.sides import Side
 from data.sources import Sources
 from data.store import ImageStore
 from data.transforms import Augment, resize
 from errors import UserError
+from listing import find_images, seen
 
 VERIFY_LIMIT = 2000  # items up to which `verify` decodes all
 SPLITS = ("train", "val", "test")
@@ -86,11 +87,15 @@ class Paired:
         place = self._place()
         sides = ["input", self.target_folder] + ["instance"] * instance
         self.files = files = {side: find_images(place / side) for side in sides}
-        self.names = match(files, place)
-        check_manifest(self.root, split, self.names, self.classes, self.ignore)
+        self.keys = match(files, place)  # names in NFC
+        check_manifest(self.root, split, self.keys, self.classes, self.ignore)
+        self.names = files["input"].own_names()
         headers = self.reader.check(files["input"])
         for side in sides[1:]:
-            for name, own, other in zip(self.names, headers, read_headers(files[side], self.names), strict=True):
+            others = read_headers(files[side], self.keys)
+            if side == "target":
+                check_images(files[side], others)
+            for name, own, other in zip(self.keys, headers, others, strict=True):
                 if own.size != other.size:
                     check_aspect(files["input"][name], own.size, files[side][name], other.size)
         self.source_channels = self.reader.source_channels
@@ -108,7 +113,7 @@ class Paired:
         )
 
     def _files_of(self, index: int) -> list[Path]:
-        return [files[self.names[index]] for files in self.files.values()]
+        return [files[self.keys[index]] for files in self.files.values()]
 
     def _place(self) -> Path:
         """The folder of the split."""
@@ -127,9 +132,8 @@ class Paired:
 
     def read(self, index: int) -> Example:
         """Item `index` as it lies on disk, at its own size."""
-        name = self.names[index]
-        source, target, *instance = (files[name] for files in self.files.values())
-        example = self.reader.read(name, source, instance[0] if instance else None)
+        source, target, *instance = self._files_of(index)
+        example = self.reader.read(self.names[index], source, instance[0] if instance else None)
         self.read_target(example, target)
         return example
 
@@ -171,6 +175,7 @@ class Inputs:
     Args:
         folder: a folder of sources, or of input/ and instance/; a file; or a pattern such as "photos/*.png".
         labels, classes, ignore, palette, instance, channels: as for `Paired`.
+    Attributes: files, and sizes, (height, width) of the sources, in order.
     """
 
     def __init__(
@@ -186,7 +191,7 @@ class Inputs:
     ) -> None:
         self.reader = Sources(labels, classes, ignore, palette, instance, channels)
         base, files = find_inputs(Path(folder).expanduser())
-        self.names = list(files)
+        self.names = files.own_names()
         self.files: list[tuple[Path, Path | None]] = [(file, None) for file in files.values()]
         if instance:
             beside = base.parent / "instance"
@@ -194,8 +199,8 @@ class Inputs:
                 raise UserError(f"{folder}: the network reads instance maps; wanted FOLDER/input and FOLDER/instance")
             partners = {key: file for key, file in find_images(beside).items() if key in files}
             match({"input": files, "instance": partners}, base.parent)
-            self.files = [(files[name], partners[name]) for name in self.names]
-        self.reader.check(files)
+            self.files = [(files[name], partners[name]) for name in files]
+        self.sizes = [header.size for header in self.reader.check(files)]
         self.labels, self.instance = labels, instance
         self.classes, self.ignore = self.reader.classes, self.reader.ignore
         self.source_channels = self.reader.source_channels

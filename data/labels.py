@@ -114,7 +114,15 @@ def score_map(classes: int, unscored: list[int] | None = None, scored: list[int]
     Args:
         unscored: ids left out; every other id below `classes` is its own training id.
         scored: instead, the training id of each id 0, 1, ..., such as CITYSCAPES_TRAIN_IDS.
+    Raises: UserError unless `scored` has an entry for each of `classes` (0: unknown), each in 0..255.
     """
+    if scored is not None and classes and len(scored) != classes:
+        raise UserError(
+            f"dataset.scored lists {len(scored)} ids, dataset.classes is {classes}; wanted one training id for each id,"
+            f" {UNSCORED} for those left out"
+        )
+    if wrong := [value for value in scored or () if not isinstance(value, int) or not 0 <= value <= UNSCORED]:
+        raise UserError(f"dataset.scored holds {wrong[0]}; wanted training ids 0..{UNSCORED}")
     table = list(range(classes)) if scored is None else list(scored)
     table = [UNSCORED if label in (unscored or ()) else train_id for label, train_id in enumerate(table)]
     return (table + [UNSCORED] * 256)[:256]
@@ -125,13 +133,16 @@ def read_palette(file: str | Path) -> dict[tuple[int, int, int], int]:
 
     Two forms are understood. Text: one colour a line, `ID R G B [name]`, separated by blanks or commas, `#` opens a
     comment. JSON (suffix .json): a list of [R, G, B], whose positions are the ids, or an object {"ID": [R, G, B]}.
-    Several colours may share an id in the text form.
+    Several colours may share an id in the text form. A byte order mark is passed over.
 
-    Raises: UserError naming file and line where the file is missing or malformed, or gives a colour two ids.
+    Raises: UserError naming file and line where the file is missing or malformed, gives a colour two ids, or has its
+    columns in the order R G B ID.
     """
     file = Path(file)
     try:
-        text = file.read_text(encoding="utf-8")
+        if file.exists() and not file.is_file():
+            raise UserError(f"{file}: is no file; set dataset.palette to a file of lines ID R G B")
+        text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: cannot be read as a palette ({error}); set dataset.palette") from error
     rows: list[tuple[str, list]] = []
@@ -143,14 +154,14 @@ def read_palette(file: str | Path) -> dict[tuple[int, int, int], int]:
         else:
             lines = [line.split("#")[0].replace(",", " ").split() for line in text.splitlines()]
             rows = [(f"line {number}", words[:4]) for number, words in enumerate(lines, 1) if words]
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{file}: is not a palette ({error}); wanted a JSON list or object of [R, G, B]") from error
     table: dict[tuple[int, int, int], int] = {}
     for place, row in rows:
         try:
             label, red, green, blue = (int(value) for value in row)
             good = all(0 <= value <= 255 for value in (label, red, green, blue))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             good = False
         if not good:
             raise UserError(f"{file}: {place} is {row}; wanted ID R G B, four numbers in 0..255")
@@ -159,4 +170,14 @@ def read_palette(file: str | Path) -> dict[tuple[int, int, int], int]:
             raise UserError(f"{file}: {place} gives colour {red},{green},{blue} the id {label}, before it was {first}")
     if not table:
         raise UserError(f"{file}: holds no colours; wanted lines ID R G B")
+    if file.suffix.lower() != ".json":
+        ids, blues = ({int(row[at]) for _, row in rows} for at in (0, 3))
+        if _count_up(blues) and not _count_up(ids):
+            raise UserError(f"{file}: its last column counts up, its first does not: R G B ID? Wanted lines ID R G B")
     return table
+
+
+def _count_up(values: set[int]) -> bool:
+    """Whether a column looks like ids: 0, 1, 2 and so on without a gap, two at least, perhaps with 255 for unknown."""
+    known = values - {UNSCORED} if len(values) <= UNSCORED else values
+    return len(known) > 1 and min(known) <= 1 and max(known) - min(known) == len(known) - 1

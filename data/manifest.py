@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from errors import UserError
+from listing import composed
 
 SCHEMA = 1
 VERSION = "0.1.0"  # of the project, as in pyproject.toml
@@ -31,8 +32,8 @@ KEYS = ("dataset", "options", "labels", "instance", "splits")  # those that read
 
 
 def names_hash(names: list[str]) -> str:
-    """sha256 of the sorted names, one a line, in UTF-8."""
-    return hashlib.sha256("".join(f"{name}\n" for name in sorted(names)).encode()).hexdigest()
+    """sha256 of the sorted names, one a line, in UTF-8 (bytes that are no UTF-8 as they are)."""
+    return hashlib.sha256("".join(f"{name}\n" for name in sorted(names)).encode(errors="surrogateescape")).hexdigest()
 
 
 def split_record(names: list[str]) -> dict[str, Any]:
@@ -59,7 +60,7 @@ def read_manifest(root: Path) -> dict[str, Any] | None:
 
 
 def check_manifest(root: Path, split: str, names: list[str], classes: int | None, ignore: int | None) -> None:
-    """Compares the names found, and for labels (`classes` not None) their number and `ignore`, with the manifest.
+    """Compares the names found, in NFC, and for labels (`classes` not None) number and `ignore`, with the manifest.
 
     Raises: UserError naming the first names that differ, or the key that does.
     """
@@ -67,7 +68,7 @@ def check_manifest(root: Path, split: str, names: list[str], classes: int | None
     if manifest is None:
         return
     record, labels = manifest["splits"].get(split), manifest["labels"]
-    listed = record and record["names"]
+    listed = record and [composed(name) for name in record["names"]]
     if listed is not None and names_hash(listed) != names_hash(names):
         missing, extra = sorted(set(listed) - set(names)), sorted(set(names) - set(listed))
         raise UserError(

@@ -4,95 +4,73 @@ A wrong id in a label map otherwise surfaces as a crash inside a CUDA kernel, fa
 UserError of one line with the file, what it holds, what was wanted and the key to change.
 """
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from errors import UserError
+from listing import ImageFiles
+from pixels import DEEP, Header, a, colors_of, ids_of, load, load_array, note, opened, refuse_deep
 
-SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".npy"))
 IDS = ("L", "P", "1", "I", "I;16")  # modes whose values are ids
-DEEP = ("I", "I;16", "I;16B", "F")  # more than 8 bits: no place among uint8 images
 SHOWN = 5  # offending values that an error lists
-BROKEN = (OSError, SyntaxError, ValueError, EOFError)  # what Pillow and numpy raise for a damaged file
-
-
-@dataclass(frozen=True)
-class Header:
-    """What the first bytes of a file tell: format as Pillow names it or NPY, mode, height and width, channels."""
-
-    format: str
-    mode: str
-    size: tuple[int, int]
-    channels: int
-
-
-def read_header(file: Path) -> Header:
-    """Format, mode and size without the pixels. Raises: UserError where the file is no image or no (H, W, C) array."""
-    if file.suffix.lower() == ".npy":
-        array = _load_array(file)
-        return _header("NPY", str(array.dtype), array.shape[:2], array.shape[2])
-    try:
-        with Image.open(file) as image:
-            channels = 1 if image.mode in ("L", "1", *DEEP) else 3
-            return _header(image.format or "", image.mode, (image.height, image.width), channels)
-    except BROKEN as error:
-        raise _broken(file, error) from error
-
-
-@lru_cache(maxsize=1024)
-def _header(form: str, mode: str, size: tuple[int, int], channels: int) -> Header:
-    """One object for all files of a kind, of which there may be a million."""
-    return Header(form, mode, size, channels)
 
 
 def read_image(file: Path, channels: int = 3) -> Tensor:
     """(channels, H, W) uint8. Grey becomes RGB or RGB grey as `channels` asks; an array must have that many channels.
 
-    Raises: UserError for a damaged file, a 16-bit or floating point image, or another number of channels.
+    Raises: UserError for a damaged file, an image of more than 8 bits a channel, or another number of channels.
     """
     if file.suffix.lower() == ".npy":
-        array = np.array(_load_array(file))
+        array = np.array(load_array(file))
         if array.shape[2] != channels:
             raise UserError(f"{file}: has {array.shape[2]} channels, wanted {channels}; set dataset.channels")
         return torch.from_numpy(array).movedim(-1, 0).contiguous()
     if channels not in (1, 3):
         raise UserError(f"{file}: an image has 1 or 3 channels, wanted {channels}; use .npy of (H, W, {channels})")
-    try:
-        with Image.open(file) as image:
-            if image.mode in DEEP:
-                raise UserError(f"{file}: is a {image.mode} image of more than 8 bits; convert it to 8 bits a channel")
-            pixels = np.array(image.convert("L" if channels == 1 else "RGB"))
-    except BROKEN as error:
-        raise _broken(file, error) from error
+    pixels = np.array(load(file, channels))
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).movedim(-1, 0).contiguous()
 
 
 def read_instance(file: Path) -> Tensor:
     """(1, H, W) int32 instance ids of an 8- or 16-bit PNG. Raises: UserError for a damaged file or colours."""
-    try:
-        with Image.open(file) as image:
-            if image.mode not in IDS:
-                raise UserError(f"{file}: is a {image.mode} image; an instance map is an 8- or 16-bit PNG of ids")
-            return torch.from_numpy(np.array(image).astype(np.int32))[None]
-    except BROKEN as error:
-        raise _broken(file, error) from error
+    with opened(file) as image:
+        if image.mode not in IDS:
+            raise UserError(f"{file}: is {a(image.mode)} image; an instance map is an 8- or 16-bit PNG of ids")
+        return torch.from_numpy(ids_of(file, image).astype(np.int32))[None]
 
 
 def read_depth(file: Path) -> Tensor:
     """(1, H, W) int32 millimetres of a 16-bit PNG. Raises: UserError for a damaged file, colours or 8 bits."""
-    try:
-        with Image.open(file) as image:
-            if image.mode not in ("I", "I;16", "I;16B"):
-                raise UserError(f"{file}: is a {image.mode} image; a depth map is a 16-bit PNG of millimetres")
-            return torch.from_numpy(np.array(image).astype(np.int32))[None]
-    except BROKEN as error:
-        raise _broken(file, error) from error
+    with opened(file) as image:
+        if image.mode not in ("I", "I;16", "I;16B"):
+            raise UserError(f"{file}: is {a(image.mode)} image; a depth map is a 16-bit PNG of millimetres")
+        return torch.from_numpy(ids_of(file, image).astype(np.int32))[None]
+
+
+def check_images(files: ImageFiles, headers: Sequence[Header]) -> dict[Header, str]:
+    """The kinds of headers, each with its first name; one line says what reading does to such images.
+
+    Raises: UserError where a header tells that the file has more than 8 bits a channel.
+    """
+    kinds = _kinds(files, headers)
+    for header, name in kinds.items():
+        if header.format != "NPY":
+            refuse_deep(files[name], header.mode, header.bits)
+    note(files.folder, Counter(headers))
+    return kinds
+
+
+def _kinds(files: ImageFiles, headers: Sequence[Header]) -> dict[Header, str]:
+    kinds: dict[Header, str] = {}
+    for name, header in zip(files, headers, strict=True):
+        kinds.setdefault(header, name)
+    return kinds
 
 
 @dataclass(frozen=True)
@@ -117,17 +95,20 @@ class LabelReader:
         if form == "NPY":
             raise UserError(f"{file}: is an array; wanted a PNG of ids: {self.others}")
         if mode not in IDS and (self.palette is None or mode in DEEP):
-            raise UserError(f"{file}: is a {mode} image; wanted one 8-bit id a pixel: {self.others}")
+            raise UserError(f"{file}: is {a(mode)} image; wanted one 8-bit id a pixel: {self.others}")
+
+    def check_all(self, files: ImageFiles, headers: Sequence[Header]) -> None:
+        """`check` of every file of a folder, by its header."""
+        for header, name in _kinds(files, headers).items():
+            self.check(files[name], header.format, header.mode)
+        note(files.folder, Counter(headers), ids=True)
 
     def read(self, file: Path) -> Tensor:
         """(1, H, W) uint8 ids. Raises: UserError for a damaged file, an unknown colour or an id out of range."""
-        try:
-            with Image.open(file) as image:
-                self.check(file, image.format or "", image.mode)
-                colored = self.palette is not None and image.mode not in ("L", "1", "I", "I;16")
-                pixels = np.array(image.convert("RGB") if colored else image)
-        except BROKEN as error:
-            raise _broken(file, error) from error
+        with opened(file) as image:
+            self.check(file, image.format or "", image.mode)
+            colored = self.palette is not None and image.mode not in ("L", "1", "I", "I;16")
+            pixels = colors_of(file, image) if colored else ids_of(file, image)
         ids = self._from_colors(file, pixels) if colored else pixels
         if ids.dtype == bool:
             ids = ids.astype(np.uint8)
@@ -177,19 +158,3 @@ def _listed(values: list, counts: list[int]) -> str:
     """`12 (34 px), 13 (1 px) and 3 more`."""
     shown = ", ".join(f"{value} ({count} px)" for value, count in zip(values[:SHOWN], counts, strict=False))
     return shown + (f" and {len(values) - SHOWN} more" if len(values) > SHOWN else "")
-
-
-def _load_array(file: Path) -> np.ndarray:
-    """The (H, W, C) uint8 array of a .npy file, not yet read from disk."""
-    try:
-        array = np.load(file, mmap_mode="r", allow_pickle=False)
-    except BROKEN as error:
-        raise _broken(file, error) from error
-    if array.dtype != np.uint8 or array.ndim != 3:
-        raise UserError(f"{file}: holds {array.dtype} {array.shape}; wanted uint8 (height, width, channels)")
-    return array
-
-
-def _broken(file: Path, error: BaseException) -> UserError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return UserError(f"{file}: cannot be decoded ({reason}); replace the file, or remove it and its partner")

@@ -1,14 +1,15 @@
 """How a network's sources are read, the same in training and in use."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from data.example import Example
 from data.files import read_headers
 from data.labels import read_palette
-from data.reading import Header, LabelReader, read_image, read_instance
+from data.reading import LabelReader, check_images, read_image, read_instance
 from errors import UserError
+from listing import ImageFiles
+from pixels import Header
 
 
 class Sources:
@@ -35,23 +36,21 @@ class Sources:
             table = None if palette is None else read_palette(palette)
             self.reader = LabelReader(classes, ignore, table)
 
-    def check(self, files: Mapping[str, Path]) -> list[Header]:
+    def check(self, files: ImageFiles) -> list[Header]:
         """Headers of the files; settles `channels` of images: 1 where all are grey, else 3, or an array's own."""
         headers = read_headers(files, files)
-        kinds: dict[Header, str] = {}  # with the first file of each
-        for name, header in zip(files, headers, strict=True):
-            kinds.setdefault(header, name)
+        if self.labels:
+            self.reader.check_all(files, headers)
+            return headers
         first = headers[0]
-        for header, name in kinds.items():
-            if self.labels:
-                self.reader.check(files[name], header.format, header.mode)
-            elif (header.format == "NPY") != (first.format == "NPY") or (
+        for header, name in check_images(files, headers).items():
+            if (header.format == "NPY") != (first.format == "NPY") or (
                 header.format == "NPY" and header.channels != (self.channels or first.channels)
             ):
                 example = files[next(iter(files))].name
                 wanted = f"{self.channels or first.channels} channels, {first.format} as {example}"
                 raise UserError(f"{files[name]}: {header.format} of {header.channels} channels; wanted {wanted}")
-        if not self.labels and self.channels is None:
+        if self.channels is None:
             self.channels = max(header.channels for header in headers)
         return headers
 

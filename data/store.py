@@ -30,7 +30,7 @@ from data.example import Example
 from data.transforms import resize
 from errors import UserError
 
-SCHEMA = 1
+SCHEMA = 2  # 2: images upright and over white, ids of 2 and 4 bits as stored
 HEADER = 32  # bytes
 VERSIONS = f"{SCHEMA} {torch.__version__} {torchvision.__version__} {PIL.__version__}"
 Size = tuple[int, int]  # height, width
@@ -102,7 +102,7 @@ class ImageStore:
     def _stamp(self, index: int) -> bytes:
         found = [(str(file), file.stat()) for file in self.files(index)]
         text = "\n".join(f"{file} {stat.st_size} {stat.st_mtime_ns}" for file, stat in found)
-        return hashlib.blake2b(f"{VERSIONS}\n{text}".encode(), digest_size=16).digest()
+        return hashlib.blake2b(f"{VERSIONS}\n{text}".encode(errors="surrogateescape"), digest_size=16).digest()
 
     def _load(self, index: int, size: Size, stamp: bytes) -> Example | None:
         buffer = bytearray(self._length(size))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from data.example import Example
-from data.files import check_aspect, find_images, in_threads, match, read_headers, seen
+from data.files import check_aspect, in_threads, match, read_headers
 from data.folders import VERIFY_LIMIT, MissingSplit, extent
 from data.labels import PALETTES, score_map
 from data.manifest import check_sides
@@ -22,6 +22,7 @@ from data.sides import TwoSides
 from data.sources import Sources
 from data.store import ImageStore
 from errors import UserError
+from listing import ImageFiles, find_images, seen
 
 RANGE = "set dataset.classes"  # the cure where an id is out of range
 
@@ -75,7 +76,7 @@ class Unpaired(TwoSides):
         self.files, self.real_files = (find_images(place) for place in places)
         check_sides(self.root, split, {source: list(self.files), target: list(self.real_files)}, classes)
 
-        self.label_files: Mapping[str, Path] = {}
+        self.label_files = ImageFiles(self.root, {})
         if colors is not None:
             assert classes is not None
             self.label_reader = LabelReader(classes, cure=RANGE, others="set dataset.colors=null for images")
@@ -95,9 +96,10 @@ class Unpaired(TwoSides):
         target_reader = Sources(False, None, None, None, False, target_channels)
         target_reader.check(self.real_files)
         self.target_channels = target_reader.source_channels
+        self.keys, self.real_keys = list(self.files), list(self.real_files)  # names in NFC
         super().__init__(
-            list(self.files),
-            list(self.real_files),
+            self.files.own_names(),
+            self.real_files.own_names(),
             extent(size, "size"),
             augment,
             load_size=None if load_size is None else extent(load_size, "load_size"),
@@ -157,8 +159,7 @@ class Unpaired(TwoSides):
         """Headers of the label files and, where they lie beside their images, that both have one shape."""
         names = list(self.label_files)
         headers = read_headers(self.label_files, names)
-        for name, header in zip(names, headers, strict=True):
-            self.label_reader.check(self.label_files[name], header.format, header.mode)
+        self.label_reader.check_all(self.label_files, headers)
         if self.label_files is self.files:
             return
         for name, own, image in zip(names, headers, read_headers(self.files, names), strict=True):
@@ -167,19 +168,19 @@ class Unpaired(TwoSides):
 
     def read_source(self, index: int, label: bool = False) -> Example:
         """Source `index` at its own size, label ids where there are `colors`; with its label if asked for."""
-        name = self.names[index]
+        name, key = self.names[index], self.keys[index]
         if self.colors is not None:
-            ids = self.label_reader.read(self.label_files[name])
+            ids = self.label_reader.read(self.label_files[key])
             return Example(name=name, source=ids, label=ids) if label else Example(name=name, source=ids)
-        example = self.source_reader.read(name, self.files[name], None)
+        example = self.source_reader.read(name, self.files[key], None)
         if label:
-            example["label"] = self.label_reader.read(self.label_files[name])
+            example["label"] = self.label_reader.read(self.label_files[key])
         return example
 
     def read_real(self, index: int) -> Example:
         """Target `index` at its own size."""
-        name = self.real_names[index]
-        return Example(name=name, target=read_image(self.real_files[name], self.target_channels))
+        file = self.real_files[self.real_keys[index]]
+        return Example(name=self.real_names[index], target=read_image(file, self.target_channels))
 
     def verify(self, limit: int = VERIFY_LIMIT) -> None:
         """Decodes every file of a side and checks every id, once before training; skips a side of more than `limit`.

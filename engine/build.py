@@ -14,7 +14,7 @@ from torch import nn
 from data.folders import MissingSplit
 from engine.checks import choices, encoded
 from engine.config import ConfigError, Init
-from engine.distributed import rank
+from engine.distributed import rank, world
 from engine.inputs import Inputs
 from engine.pool import ImagePool
 from engine.sampling import mix
@@ -23,8 +23,8 @@ from engine.steps import DiscriminatorStep, GeneratorStep, Late, PartsStep, judg
 from errors import UserError
 from losses.adversarial import DiscriminatorGAN
 from losses.objective import Objective
-from models.blocks import init_weights
-from models.encoders import GeneratorEncoder
+from models.blocks import BatchNorm, init_weights
+from models.encoders import Encoder, GeneratorEncoder
 
 
 @dataclass
@@ -161,12 +161,10 @@ def build(cfg: DictConfig, inputs: Inputs) -> Build:
         for name in ("generator", "generator_source")[: 2 if kind.both_ways else 1]
     }
     generator = generators["generator"]
-    if "size" in cfg.dataset and hasattr(generator, "check_size"):
-        try:
-            generator.check_size(*cfg.dataset.size)
-        except ValueError as error:
-            raise ConfigError(f"dataset.size={list(cfg.dataset.size)}: {error}") from error
+    images = cfg.train.batch_size // (world() * cfg.train.accumulate)  # of a micro-batch on a rank
+    _check_generator(cfg, generator, images)
     encoder = _encoder(cfg, generator)
+    _check_encoder(cfg, encoder, images)
     torch.manual_seed(mix(cfg.seed, 12))
     terms: dict[str, Any] = {name: _term(str(name), node.term, encoder) for name, node in cfg.objective.items()}
     reads = frozenset(name for term in terms.values() for name in term.reads)
@@ -282,6 +280,39 @@ def _check_channels(cfg: DictConfig, inputs: Inputs, terms: dict[str, Any], enco
                 f"objective.{name}: reads what a generator makes of its own target domain, but sources have {a} and "
                 f"targets {b} channels; drop it ('~objective.{name}') or choose an objective without identity"
             )
+
+
+def _check_generator(cfg: DictConfig, generator: Any, images: int) -> None:
+    """Raises: ConfigError where a generator cannot be trained on images of dataset.size, so many in a micro-batch."""
+    norms = [module for module in generator.modules() if isinstance(module, BatchNorm)]
+    joined = images * world() if all(norm.sync for norm in norms) else images
+    if hasattr(generator, "check_size"):
+        try:
+            generator.check_size(*cfg.dataset.size, **({"images": joined} if norms else {}))
+        except ValueError as error:
+            raise ConfigError(f"dataset.size={list(cfg.dataset.size)}: {error}") from error
+
+
+def _check_encoder(cfg: DictConfig, encoder: Any, images: int) -> None:
+    """Raises: ConfigError where the encoder cannot take so many images of dataset.size; tried without values."""
+    if not isinstance(encoder, Encoder):
+        return
+    shape = (images, encoder.image_channels, *cfg.dataset.size)
+    state = {**dict(encoder.named_parameters()), **dict(encoder.named_buffers())}
+    try:
+        with torch.no_grad():
+            meta = {name: value.to("meta") for name, value in state.items()}
+            torch.func.functional_call(encoder, meta, torch.empty(shape, device="meta"))
+    except NotImplementedError:  # an operation that the meta device does not have: the first step will tell
+        pass
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        if "more than 1 value per channel" in reason:
+            reason = (
+                f"with train.batch_size={cfg.train.batch_size} a norm of the encoder has a single value of a channel; "
+                "take larger images, a larger encoder.size, more images, or fewer encoder.layers"
+            )
+        raise ConfigError(f"dataset.size={list(cfg.dataset.size)}: {reason}") from error
 
 
 def _encoder(cfg: DictConfig, generator: nn.Module) -> Any:

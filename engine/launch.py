@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import io
 import os
 import re
 import sys
@@ -45,6 +46,8 @@ def launch(main: Callable[[], object]) -> None:
             "-m (multirun) came under torchrun, where its second job would hang; use one of them, "
             "or loop over torchrun in a shell script"
         )
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing, so that one place words all errors
     try:
         main()

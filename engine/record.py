@@ -28,6 +28,8 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from files import atomically
+
 TIMING = ("images_per_second", "data_wait", "memory_mb", "time")
 
 
@@ -170,9 +172,8 @@ def grid(rows: list[list[np.ndarray]], gap: int = 2) -> np.ndarray:
 
 def save_image(image: np.ndarray, path: Path) -> None:
     """PNG, atomically."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    Image.fromarray(image).save(temporary, format="PNG")
-    temporary.replace(path)
+    with atomically(path, durable=False) as file:
+        Image.fromarray(image).save(file, format="PNG")
 
 
 def note_start(folder: Path, step: int, device: torch.device, world: int) -> None:

@@ -1,12 +1,11 @@
 """A generator and inputs to image files: any size, one image per input, the names kept."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, default_collate
 from tqdm import tqdm
@@ -21,6 +20,7 @@ from engine.record import save_image
 from engine.sampling import mix
 from errors import UserError
 from models.blocks import SpectralConv2d
+from pixels import load
 
 
 def load_generator(loaded: Loaded, device: torch.device, name: str = "generator") -> nn.Module:
@@ -62,14 +62,32 @@ def translate(generator: nn.Module, source: Tensor) -> Tensor:
     last row and column, and cropped back.
     """
     height, width = source.shape[-2:]
-    multiple, smallest = getattr(generator, "size_multiple", 1), getattr(generator, "smallest", 1)
     rows, columns = (
-        torch.arange(-(-max(side, smallest) // multiple) * multiple, device=source.device).clamp_(max=side - 1)
-        for side in (height, width)
+        torch.arange(padded(generator, side), device=source.device).clamp_(max=side - 1) for side in (height, width)
     )
     if len(rows) != height or len(columns) != width:
         source = source[..., rows[:, None], columns]
     return to_uint8(generator(source)[..., :height, :width])
+
+
+def padded(generator: nn.Module, side: int) -> int:
+    """The side to which `translate` pads."""
+    multiple, smallest = getattr(generator, "size_multiple", 1), getattr(generator, "smallest", 1)
+    return -(-max(side, smallest) // multiple) * multiple
+
+
+def check_pixels(
+    generator: nn.Module, files: Sequence[Path], sizes: Sequence[tuple[int, int]], max_pixels: int | None
+) -> None:
+    """Raises: UserError for the first file, of (height, width) `sizes`, that would take more memory than is allowed."""
+    for file, (height, width) in zip(files, sizes, strict=True):
+        count = padded(generator, height) * padded(generator, width)
+        if max_pixels is not None and count > max_pixels:
+            raise UserError(
+                f"{file}: is {width}x{height}, {count} pixels for the network; max_pixels={max_pixels} is the most that"
+                f" is translated at once: make it smaller, cut it into parts, or set max_pixels={count} if the memory"
+                " suffices (about 1 GB a million pixels at model.generator.width=64)"
+            )
 
 
 def picture(image: Tensor) -> np.ndarray:
@@ -139,7 +157,7 @@ def compare_rows(
     """
     rows = []
     for item in (dataset[index] for index in indices):
-        fake = np.array(Image.open(fakes / f"{item['name']}.png").convert("RGB"))
+        fake = np.array(load(fakes / f"{item['name']}.png"))
         rows.append([source_picture(item["source"], inputs, name), fake, picture(item["target"])])
     return rows
 

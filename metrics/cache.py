@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-SCHEMA = 1
+SCHEMA = 2  # 2: images upright and over white
 Key = dict[str, Any]
 
 

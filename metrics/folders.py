@@ -35,7 +35,7 @@ class Images:
     def of(cls, key: str, folder: Path, size: Size | None = None) -> "Images":
         """All images of a folder. Raises: UserError where there are none, or one is no image."""
         files = image_files(folder, key)
-        found = survey(files)
+        found = survey(files, folder)
         return cls(key, folder, files, found, size if found.size != size else None)
 
     @property

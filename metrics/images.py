@@ -16,17 +16,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from errors import UserError
+from listing import PICTURES, walk
+from pixels import Header, load, note, read_header
 
-SUFFIXES = frozenset({".bmp", ".jpg", ".jpeg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 Size = tuple[int, int]
 
 
 def image_files(folder: Path, key: str = "folder") -> list[Path]:
-    """Image files of a flat or nested folder, sorted by relative path; hidden files and folders are passed over.
+    """Image files of a flat or nested folder, sorted by relative path: those that training reads (`listing.walk`).
 
     Args:
         key: the config key that named the folder, for the messages.
@@ -35,36 +36,24 @@ def image_files(folder: Path, key: str = "folder") -> list[Path]:
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise UserError(f"{key}={folder}: {what}; a folder of images was wanted")
-    found = [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
-    files = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
-    if not files:
-        raise UserError(f"{key}={folder}: holds no image; wanted files ending in {' '.join(sorted(SUFFIXES))}")
-    return sorted(files, key=lambda path: path.relative_to(folder).as_posix())
+    names = sorted(prefix + name for prefix, found in walk(folder, PICTURES) for name in found)
+    if not names:
+        raise UserError(f"{key}={folder}: holds no image; wanted files ending in {' '.join(sorted(PICTURES))}")
+    return [folder / name for name in names]
 
 
 def read(path: Path, size: Size | None = None, interpolation: str = "bicubic") -> Tensor:
-    """One image as (3, H, W) uint8 RGB: grey and palettes are expanded, alpha is dropped.
+    """One image as (3, H, W) uint8 RGB, as training reads it (`pixels.load`).
 
     Args:
         size: (H, W) to resize to, antialiased; None keeps the pixels of the file.
         interpolation: bicubic or bilinear.
     Raises: UserError naming a file that is truncated, is no image, or has more than 8 bits a channel.
     """
-    try:
-        with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):
-                raise UserError(f"{path}: mode {image.mode}; the metrics want 8 bits a channel")
-            rgb = image.convert("RGB")
-            if size is not None and rgb.size != size[::-1]:
-                rgb = rgb.resize(size[::-1], Image.Resampling[interpolation.upper()])
-            return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)  # (H, W, 3) -> (3, H, W)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(_unreadable(path, error)) from error
-
-
-def _unreadable(path: Path, error: Exception) -> str:
-    reason = "no image" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())
-    return f"{path}: cannot be read ({reason}); make this file again or take it out of the folder"
+    rgb = load(path)
+    if size is not None and rgb.size != size[::-1]:
+        rgb = rgb.resize(size[::-1], Image.Resampling[interpolation.upper()])
+    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)  # (H, W, 3) -> (3, H, W)
 
 
 def batches(
@@ -141,20 +130,21 @@ class Survey:
     size: Size | None  # (H, W) where all images share it
 
 
-def survey(files: list[Path]) -> Survey:
-    """Sizes and file formats of images, without decoding them.
+def survey(files: list[Path], folder: Path | None = None) -> Survey:
+    """Sizes and file formats of images, without decoding them; one line says what is special about those of `folder`.
 
     Raises: UserError naming a file that is no image.
     """
     sizes: Counter[Size] = Counter()
     formats: Counter[str] = Counter()
+    kinds: Counter[Header] = Counter()
     for path in files:
-        try:
-            with Image.open(path) as image:
-                sizes[image.size[::-1]] += 1
-                formats[image.format or "unknown"] += 1
-        except (OSError, SyntaxError, ValueError) as error:
-            raise UserError(_unreadable(path, error)) from error
+        header = read_header(path)
+        sizes[header.size] += 1
+        formats[header.format] += 1
+        kinds[header] += 1
+    if folder is not None:
+        note(folder, kinds)
     return Survey(
         {label(size): count for size, count in sorted(sizes.items())},
         dict(sorted(formats.items())),

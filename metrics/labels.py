@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from errors import UserError
+from listing import composed
 from metrics.images import Size
+from pixels import ids_of, opened, read_header
 
 VOID = 255  # the evaluation id of pixels without a class
 
@@ -37,14 +39,11 @@ def read_labels(path: Path, table: Tensor, classes: int, size: Size) -> Tensor:
     Raises: UserError naming the file for an RGB or 16-bit label, an unreadable file, or ids that the segmenter does not
         know.
     """
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("L", "P"):  # of a palette image the indices are the ids
-                raise UserError(f"{path}: mode {image.mode}; an 8-bit PNG of label ids was wanted")
-            ids = table[torch.from_numpy(np.array(image.resize(size[::-1], Image.Resampling.NEAREST))).long()]
-    except (OSError, SyntaxError, ValueError) as error:
-        reason = "no image" if isinstance(error, UnidentifiedImageError) else str(error)
-        raise UserError(f"{path}: cannot be read ({reason})") from error
+    with opened(path) as image:
+        if image.mode not in ("L", "P", "1"):  # of a palette image the indices are the ids
+            raise UserError(f"{path}: mode {image.mode}; an 8-bit PNG of label ids was wanted")
+        stored = Image.fromarray(ids_of(path, image).astype(np.uint8))
+    ids = table[torch.from_numpy(np.array(stored.resize(size[::-1], Image.Resampling.NEAREST))).long()]
     unknown = sorted(set(ids.unique().tolist()) - set(range(classes)) - {VOID})
     if unknown:
         raise UserError(
@@ -55,15 +54,11 @@ def read_labels(path: Path, table: Tensor, classes: int, size: Size) -> Tensor:
 
 def label_size(path: Path) -> Size:
     """(H, W) of a label PNG, from its header. Raises: UserError naming an unreadable file."""
-    try:
-        with Image.open(path) as image:
-            return image.size[1], image.size[0]
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from error
+    return read_header(path).size
 
 
 def pair(folders: dict[str, tuple[Path, list[Path]]]) -> dict[str, list[Path]]:
-    """Files of several folders in one order, matched by relative path without suffix; the first folder decides which.
+    """Files of several folders in one order, matched by relative path in NFC without suffix, as the first has them.
 
     Args:
         folders: {config key: (folder, its files)}.
@@ -71,7 +66,7 @@ def pair(folders: dict[str, tuple[Path, list[Path]]]) -> dict[str, list[Path]]:
     """
     named: dict[str, dict[str, Path]] = {}
     for key, (folder, files) in folders.items():
-        named[key] = {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
+        named[key] = {composed(file.relative_to(folder).with_suffix("").as_posix()): file for file in files}
         if len(named[key]) < len(files):
             raise UserError(
                 f"{key}={folder}: two files share a name but for the suffix; each name must stand for one image"

@@ -38,6 +38,7 @@ from pathlib import Path
 from typing import Any
 
 from errors import UserError
+from files import write_text
 from metrics.catalogue import METRICS
 from metrics.images import Survey
 
@@ -54,7 +55,8 @@ def content_sha256(folder: Path, files: list[Path]) -> str:
     """SHA-256 over relative names and bytes of the files, in their order."""
     total = hashlib.sha256()
     for path in files:
-        total.update(path.relative_to(folder).as_posix().encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+        name = path.relative_to(folder).as_posix().encode(errors="surrogateescape")  # names need not be UTF-8
+        total.update(name + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return total.hexdigest()
 
 
@@ -109,11 +111,9 @@ def write(report: Report, path: Path) -> None:
 
     Raises: UserError where the file cannot be written.
     """
-    part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(_finite(report), indent=1, allow_nan=False) + "\n")
-        part.replace(path)
+        write_text(path, json.dumps(_finite(report), indent=1, allow_nan=False) + "\n")
     except OSError as error:
         raise UserError(f"out={path}: cannot be written ({error.strerror or error})") from error
 

@@ -75,6 +75,8 @@ class SpectralConv2d(nn.Conv2d):
 
     def normalized_weight(self) -> Tensor:
         """The weight over sigma, (out, in, kernel, kernel); in training mode after one power iteration."""
+        if self.weight.is_meta:  # a shape alone; autocast does not know the device
+            return self.weight
         with torch.autocast(self.weight.device.type, enabled=False):
             if self.training:
                 self.iterate(1)

@@ -83,6 +83,7 @@ class MultiscaleDiscriminator(nn.Module):
     ) -> None:
         super().__init__()
         self.channels, self.image_channels = channels, image_channels
+        self.smallest = 2 ** (scales - 1) + 1  # leaves two values a side to the instance norms of the last scale
         self.scales = nn.ModuleList(PatchStages(channels, width, stages) for _ in range(scales))
 
     def forward(self, condition: Tensor | None, image: Tensor) -> list[list[Tensor]]:

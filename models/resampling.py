@@ -12,17 +12,21 @@ from torch import Tensor, nn
 from .blocks import channels_last
 
 
-def check_size(height: int, width: int, multiple: int, network: str, smallest: int = 1) -> None:
+def check_size(height: int, width: int, multiple: int, network: str, smallest: int = 1, positions: int = 1) -> None:
     """Raise ValueError with the nearest legal sizes unless both sides are multiples of `multiple` from `smallest` on.
 
     Args:
         network: what needs it, for the message.
+        positions: of the smallest maps, at 1/multiple of the sides, that a size in the message has at least: 1 or 2.
     """
     sides = (height, width)
     if any(side % multiple or side < smallest for side in sides):
         least = -(-smallest // multiple) * multiple
         floor = [max(side // multiple * multiple, least) for side in sides]
         ceil = [max(-(-side // multiple) * multiple, least) for side in sides]
+        for near_by in (floor, ceil):
+            if near_by[0] * near_by[1] < positions * multiple**2:
+                near_by[1] *= 2
         near = f"{floor[0]}x{floor[1]}" + (f" or {ceil[0]}x{ceil[1]}" if ceil != floor else "")
         bound = f" from {least} on" if least > multiple else ""
         raise ValueError(

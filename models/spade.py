@@ -189,9 +189,20 @@ class SPADEGenerator(nn.Module):
         ups = [self.up_0, self.up_1, self.up_2, self.up_3] + ([self.up_4] if self.upsampling == "most" else [])
         return [(self.head_0, False), (self.middle_0, True), middle_1, *((up, True) for up in ups)]
 
-    def check_size(self, height: int, width: int) -> None:
-        """Raise ValueError with the nearest legal sizes unless both sides are multiples of `size_multiple`."""
-        check_size(height, width, self.size_multiple, f"upsampling={self.upsampling!r}")
+    def check_size(self, height: int, width: int, images: int | None = None) -> None:
+        """Raise ValueError with the nearest legal sizes unless both sides are multiples of `size_multiple`.
+
+        Args:
+            images: in training, the number of them in a batch of batch norm: it needs two values of a channel at least,
+                also in the smallest maps.
+        """
+        multiple, fewest = self.size_multiple, 2 if images == 1 else 1
+        check_size(height, width, multiple, f"upsampling={self.upsampling!r}", positions=fewest)
+        if height * width < fewest * multiple**2:
+            raise ValueError(
+                f"size {height}x{width} (height x width): with one image in a training batch, batch norm has a single"
+                f" value of a channel; take {multiple}x{2 * multiple} or larger, or more images (train.batch_size)"
+            )
 
     def up(self, x: Tensor) -> Tensor:
         """Twice the sides."""

@@ -9,9 +9,9 @@ from hydra.errors import HydraException
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from PIL import Image
 
 from errors import UserError
+from pixels import ids_of, opened
 from results.collect import Run
 from results.pictures import Picture, encode, quality_of, read
 
@@ -157,9 +157,10 @@ def sources(run: Run, warnings: list[str]) -> Callable[[str], Picture | None]:
         if not path.is_file():
             return None
         try:
-            ids = np.array(Image.open(path))
+            with opened(path) as image:
+                ids = ids_of(path, image)
             return picture(colorize(torch.from_numpy(ids)[None], run.dataset))
-        except (OSError, SyntaxError, ValueError, TypeError, IndexError, RuntimeError) as error:
+        except (UserError, ValueError, TypeError, IndexError, RuntimeError) as error:
             warnings.append(f"{path}: no label map ({_reason(error)}); its source is not shown")
             return None
 

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from errors import UserError
+from pixels import load
 from results.collect import Run
 
 Picture = NDArray[np.uint8]  # (H, W, 3)
@@ -76,8 +78,8 @@ def uri(content: bytes, kind: str) -> str:
 def read(path: Path) -> Picture | None:
     """(H, W, 3), or None for a file that is not there or no picture."""
     try:
-        return np.array(Image.open(path).convert("RGB"))
-    except (OSError, SyntaxError, ValueError):
+        return np.array(load(path))
+    except UserError:
         return None
 
 

@@ -90,11 +90,14 @@ def train_segmenter(
 
 def class_frequency(training: Any, table: Tensor, most: int = 200) -> Tensor:
     """Share of each training id among the scored pixels of up to `most` items; as many as there are ids."""
-    counts = torch.zeros(int(table[table != VOID].max()) + 1)
+    known = table[table != VOID]
+    counts = torch.zeros(int(known.max()) + 1 if len(known) else 1)
     for index in range(0, len(training), -(-len(training) // most)):
         ids = table[training[index]["source"].long()]
         counts += torch.bincount(ids[ids != VOID], minlength=len(counts))
-    return counts / counts.sum().clamp(min=1)
+    if not counts.sum():
+        raise UserError(f"dataset={training.name}: no pixel has a scored class; check dataset.scored and unscored")
+    return counts / counts.sum()
 
 
 def class_weight(frequency: Tensor) -> Tensor:
@@ -137,6 +140,8 @@ def validate(
         images = torch.stack([item["target"] for item in items]) / 255
         ids = table[torch.stack([item["source"] for item in items])[:, 0].long()]
         confusion.update(segmenter.predict(images.to(device)).cpu(), ids)
+    if not confusion.counts.sum():
+        raise UserError(f"dataset={validation.name}: no pixel of the validation split has a scored class")
     return confusion.scores()
 
 

@@ -42,7 +42,7 @@ def test_grey_alpha_and_palette_become_rgb(tmp_path):
     grey = picture(5, 7, channels=1)
     assert torch.equal(read(save(tmp_path / "rgb.png", rgb)), torch.from_numpy(rgb).permute(2, 0, 1))
     assert torch.equal(read(save(tmp_path / "grey.png", grey)), torch.from_numpy(grey).permute(2, 0, 1).expand(3, 5, 7))
-    rgba = np.concatenate([rgb, np.zeros((5, 7, 1), np.uint8)], 2)
+    rgba = np.concatenate([rgb, np.full((5, 7, 1), 255, np.uint8)], 2)
     assert torch.equal(read(save(tmp_path / "rgba.png", rgba, "RGBA")), torch.from_numpy(rgb).permute(2, 0, 1))
     palette = Image.fromarray(grey.squeeze() % 4)
     palette = palette.convert("P")
@@ -56,7 +56,7 @@ def test_sixteen_bits_and_broken_files_are_named(tmp_path):
     whole = save(tmp_path / "whole.png", picture(64, 64)).read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.png").write_text("no image")
-    for name, words in {"deep.png": "8 bits", "cut.png": "cannot be read", "text.png": "no image"}.items():
+    for name, words in {"deep.png": "8 bits", "cut.png": "cannot be decoded", "text.png": "cannot identify"}.items():
         with pytest.raises(UserError, match=f"{name}.*{words}") as caught:
             read(tmp_path / name)
         assert "\n" not in str(caught.value)

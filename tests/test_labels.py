@@ -130,12 +130,53 @@ def test_palettes_are_read_in_three_forms(tmp_path):
         ("a.json", "[[1, 2, 3], [4, 5]]", "entry 1"),
         ("a.json", "{broken", "not a palette"),
         ("a.json", "3", "not a palette"),
+        ("a.json", "[" * 100_000, "not a palette"),
+        ("a.json", "[[Infinity, 0, 0]]", "entry 0"),
     ],
 )
 def test_a_bad_palette_names_file_and_place(tmp_path, name, text, word):
     (tmp_path / name).write_text(text)
     with pytest.raises(UserError, match=f"{name}.*{word}"):
         read_palette(tmp_path / name)
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path):
+    for name, text in (("p.txt", "0 255 0 0 sky\n1 0 255 0\n"), ("p.json", "[[255, 0, 0], [0, 255, 0]]")):
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + text.encode())
+        assert read_palette(tmp_path / name) == {(255, 0, 0): 0, (0, 255, 0): 1}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "128 64 128 0\n244 35 232 1\n70 70 70 2\n",
+        "128 64 128 1 road\n244 35 232 2 walk\n",
+        "128,64,128,0\n244,35,232,1\n0,0,0,255\n",
+        "9 64 128 0\n8 35 232 1\n7 0 0 1\n",
+        "255 0 0 0\n0 255 0 1\n0 0 255 2\n",
+    ],
+)
+def test_columns_in_the_order_r_g_b_id_are_refused(tmp_path, text):
+    (tmp_path / "p.txt").write_text(text)
+    with pytest.raises(UserError, match=r"p\.txt: its last column counts up.*R G B ID"):
+        read_palette(tmp_path / "p.txt")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["0 1 2 0\n1 1 2 1\n", "7 255 0 0\n11 0 0 255\n", "5 9 9 0\n", "0 9 8 7\n2 9 8 6\n"],
+)
+def test_columns_in_the_order_id_r_g_b_are_read(tmp_path, text):
+    (tmp_path / "p.txt").write_text(text)
+    ids = [int(line.split()[0]) for line in text.splitlines()]
+    assert list(read_palette(tmp_path / "p.txt").values()) == ids
+
+
+def test_scored_has_a_training_id_for_each_class():
+    with pytest.raises(UserError, match=r"dataset\.scored lists 2 ids, dataset\.classes is 5"):
+        score_map(5, scored=[0, 1])
+    with pytest.raises(UserError, match=r"dataset\.scored holds 300"):
+        score_map(2, scored=[0, 300])
 
 
 def test_a_missing_palette_names_the_key(tmp_path):

@@ -81,6 +81,8 @@ def test_sizes_are_refused_with_the_nearest_legal_ones():
         ValueError, match=r"size 100x64 \(height x width\): it needs multiples of 32, such as 96x64 or 1"
     ):
         check_size(100, 64, 32, "it")
+    with pytest.raises(ValueError, match=r"such as 32x64$"):
+        check_size(16, 16, 32, "it", positions=2)
     with pytest.raises(ValueError, match=r"multiples of 4 from 8 on, such as 8x8 or 8x12$"):
         check_size(4, 10, 4, "it", smallest=8)
     with pytest.raises(ValueError, match=r"such as 32x32$"):

@@ -5,12 +5,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from engine.build import build, build_dataset
+from engine.config import ConfigError
+from engine.inputs import Inputs
 from errors import UserError
 from models import layout
 from models.layout import Layout
 from models.official import convert, official_name
 from models.spade import SPADE, Noise, SPADEBlock, SPADEGenerator
 from tests import golden_fill
+from tests.compose import TINY, config
 
 
 def count(module: nn.Module) -> int:
@@ -214,3 +218,44 @@ def test_a_checkpoint_of_another_network_is_refused():
         convert(other, generator)
     with pytest.raises(UserError, match="64x5x3x3, wanted 64x6x3x3"):
         convert(state, SPADEGenerator(6, width=4))
+
+
+@pytest.mark.parametrize(("upsampling", "multiple"), [("normal", 32), ("more", 64), ("most", 128)])
+def test_batch_norm_needs_two_values_of_a_channel_in_training(upsampling: str, multiple: int):
+    with torch.device("meta"):
+        generator = SPADEGenerator(3, width=2, upsampling=upsampling)
+    generator.check_size(multiple, multiple)  # in eval mode
+    generator.check_size(multiple, multiple, images=2)
+    generator.check_size(multiple, 2 * multiple, images=1)
+    with pytest.raises(ValueError, match=rf"a single value.*{multiple}x{2 * multiple} or larger"):
+        generator.check_size(multiple, multiple, images=1)
+    with pytest.raises(ValueError, match=rf"such as {multiple}x{2 * multiple}$"):
+        generator.check_size(multiple // 2, multiple // 2, images=1)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("dataset.size=[32,32]", "train.batch_size=1", "loss.negatives=image"), "32x64 or larger"),
+        (
+            ("dataset.size=[32,32]", "train.batch_size=4", "train.accumulate=4", "loss.negatives=image"),
+            "train.batch_size",
+        ),
+        (("dataset.size=[16,16]", "train.batch_size=1", "loss.negatives=image"), "such as 32x64"),
+        (
+            ("encoder.size=null", "encoder.layers=[conv5]", "train.batch_size=1", "loss.negatives=image"),
+            "norm of the encoder",
+        ),
+        (("model.discriminator.scales=7",), "images from 65 pixels"),
+        (("encoder=pixel", "encoder.scales=[128]"), "smaller than the pixel patches"),
+    ],
+)
+def test_sizes_that_cannot_be_trained_are_refused_at_the_start(words: tuple[str, ...], told: str):
+    cfg = config(*TINY, *words)
+    with pytest.raises(ConfigError, match=rf"^dataset\.size=.*{told}"):
+        build(cfg, Inputs.of(build_dataset(cfg, "train", augment=True)))
+
+
+def test_two_images_of_the_smallest_size_can_be_trained():
+    cfg = config(*TINY, "dataset.size=[32,32]")
+    build(cfg, Inputs.of(build_dataset(cfg, "train", augment=True)))

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from data import reading, store, transforms
+import pixels
+from data import store, transforms
 from data.depth_folders import PairedDepth
 from data.unpaired import Unpaired
 from engine.config import label
@@ -63,7 +64,7 @@ def forbid(monkeypatch):
     def refused(*_):
         raise AssertionError("a file was decoded")
 
-    monkeypatch.setattr(reading.Image, "open", refused)
+    monkeypatch.setattr(pixels.Image, "open", refused)
 
 
 @pytest.mark.parametrize("kind", ["labels", "depth", "unpaired", "colors"])

@@ -3,6 +3,7 @@
 import importlib.util
 import itertools
 import json
+import os
 
 import numpy as np
 import pytest
@@ -251,3 +252,28 @@ def test_identity_wants_as_many_channels_on_both_sides(tmp_path):
         train(own(root, *CUT[:2], "encoder=pixel"), tmp_path / "run")
     with pytest.raises(UserError, match=r"encoder=generator: ResnetGenerator takes 1 channels and gives 3"):
         train(own(root, *CUT), tmp_path / "run")
+
+
+def test_names_that_are_no_utf8_and_large_images_go_through_training_translation_and_evaluation(tmp_path, capfd):
+    root = folders(tmp_path / "data")
+    for place in ("train/A", "test/A"):
+        folder = os.fsencode(root / place)
+        os.rename(folder + b"/A0.png", folder + b"/caf\xe9.png")  # noqa: PTH104 - bytes
+    (root / "test/A/A1.png").rename(root / "test/A" / f"{'n' * 251}.png")
+    run = tmp_path / "run"
+    train(own(root, *GAN), run)
+    out = tmp_path / "out"
+    words = (f"checkpoint={run}", f"input={root / 'test/A'}", f"output={out}")
+    render(config(*words, name="test"))
+    made = sorted(os.listdir(os.fsencode(out)))  # noqa: PTH208 - bytes
+    assert b"caf\xe9.png" in made and b"n" * 251 + b".png" in made and len(made) == 6
+
+    report = tmp_path / "report.json"
+    measured = [f"fake={out}", f"real={root / 'test/A'}", "metrics=[appearance]", f"out={report}"]
+    evaluate.evaluate(config(*measured, name="evaluate"))
+    assert json.loads(report.read_text())["protocol"]["fake"]["n"] == 5
+
+    Image.new("L", (900, 10)).save(root / "test/A/wide.png")
+    with pytest.raises(UserError, match=r"wide\.png: is 900x10, 10800 pixels.*set max_pixels=10800 ") as caught:
+        render(config(*words[:2], f"output={tmp_path / 'other'}", "max_pixels=2000", name="test"))
+    assert "\n" not in str(caught.value) and not (tmp_path / "other").exists()

@@ -6,8 +6,8 @@ Raw id 0, unknown, becomes 255, raw id c becomes c - 1.
 
 from pathlib import Path
 
-from data.files import find_images
 from data.prepare.plan import Download, Item, Plan, partners, require
+from listing import find_images
 
 TREE = "{images,annotations}/{training,validation}/, as unpacked from ADEChallengeData2016.zip"
 DOWNLOAD = Download(

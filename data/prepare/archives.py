@@ -6,8 +6,8 @@ trained on without this: configs/dataset reads their folders, only unchecked.
 
 from pathlib import Path
 
-from data.files import find_images
 from data.prepare.plan import Download, Item, Plan, require
+from listing import find_images
 
 FOLDERS = ("trainA", "trainB", "testA", "testB")
 SITE = "efrosgans.eecs.berkeley.edu/cyclegan/datasets (no registration)"

@@ -8,8 +8,8 @@ raw train by name, starting with the first; `train` the other pairs. A raw test 
 from pathlib import Path
 from typing import NamedTuple
 
-from data.files import find_images
 from data.prepare.plan import Download, Item, Plan, partners, require
+from listing import find_images
 
 TREE = "{train,val}/{images,labels}/NAME.* with label PNGs of ids 0..11 (or SegNet's {train,trainannot,val,valannot}/)"
 DOWNLOAD = Download(

@@ -19,12 +19,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data.files import find_images, first_names
+from data.files import first_names
 from data.prepare.faces import PARTS, contours, edge_drawing, label_map
 from data.prepare.plan import REPLACE, Download, Drawn, Item, Plan, Size, partners, require
 from data.reading import read_image
 from data.transforms import resize_ids
 from errors import UserError
+from listing import find_images
 
 PHOTOS, MASKS, MAPPING = "CelebA-HQ-img", "CelebAMask-HQ-mask-anno", "CelebA-HQ-to-CelebA-mapping.txt"
 TREE = f"{PHOTOS}/NUMBER.jpg, {MASKS}/0..14/NUMBER_PART.png and {MAPPING}, as unpacked from CelebAMask-HQ.zip"

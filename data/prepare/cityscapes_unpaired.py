@@ -21,9 +21,10 @@ from torch import Tensor
 from data.labels import colorize
 from data.prepare import cityscapes
 from data.prepare.plan import REPLACE, Drawn, Item, Plan, Size
-from data.reading import LabelReader, read_header, read_image
+from data.reading import LabelReader, read_image
 from data.transforms import resize_ids
 from errors import UserError
+from pixels import read_header
 
 COLORS = {"color": ("gtFine", "_gtFine_color.png")}
 

@@ -17,12 +17,13 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from data.files import find_images, first_names
+from data.files import first_names
 from data.prepare.joints import checked, read_openpose, read_table
 from data.prepare.plan import Download, Drawn, Item, Plan, Size, drawn_apart, partners, require
 from data.prepare.skeleton import JOINTS, LIMBS, SIZE, Joint, heat_maps, skeleton
 from data.transforms import resize_ids, resize_image
 from errors import UserError
+from listing import find_images
 
 TABLES = {"train": "fasion-resize-annotation-train.csv", "test": "fasion-resize-annotation-test.csv"}  # spelled so
 LISTS = {"train": "train.txt", "test": "val.txt"}

@@ -11,10 +11,11 @@ less: those are left out and listed in manifest.json, whereas any other fault is
 from collections.abc import Mapping
 from pathlib import Path
 
-from data.files import find_images, first_names
+from data.files import first_names
 from data.prepare.lists import read_lists
 from data.prepare.plan import Download, Item, Plan, drawn_apart, partners, require
 from errors import UserError
+from listing import find_images
 
 TREE = "images/, labels/ and split.mat, as unpacked from 01_images.zip to 10_labels.zip and read_mapping.zip"
 DOWNLOAD = Download(

@@ -15,11 +15,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data.files import find_images, first_names
+from data.files import first_names
 from data.manifest import FILE, read_manifest, write_manifest
 from data.prepare.plan import Item, Plan, Size
 from data.prepare.writer import OneColour, Writer, Written
 from errors import UserError
+from listing import find_images
 
 SPLITS = ("train", "val", "test")
 

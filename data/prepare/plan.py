@@ -125,7 +125,8 @@ def require(raw: Path, folders: list[str], tree: str) -> None:
 
 def drawn_apart(names: list[str], count: int, key: str) -> set[str]:
     """`count` of the names, drawn at random once and for all: the same on every machine and with every library."""
-    return set(sorted(names, key=lambda name: hashlib.sha256(f"{key}/{name}".encode()).digest())[:count])
+    hashes = {name: hashlib.sha256(f"{key}/{name}".encode(errors="surrogateescape")).digest() for name in names}
+    return set(sorted(names, key=hashes.__getitem__)[:count])
 
 
 def partners(

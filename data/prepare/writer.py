@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 import torch
@@ -12,9 +12,11 @@ from PIL import Image
 from torch import Tensor
 
 from data.prepare.plan import REPLACE, Drawn, Item, Plan, Size, sources
-from data.reading import Header, LabelReader, read_depth, read_header, read_image, read_instance
+from data.reading import LabelReader, read_depth, read_image, read_instance
 from data.transforms import resize_ids, resize_image
 from errors import UserError
+from files import atomically
+from pixels import Header, read_header
 
 IMAGES = ("target", "A", "B")  # folders of images; input may hold images too
 DEEP = {"instance": read_instance, "depth": read_depth}  # folders of 16-bit integers, and how to read them
@@ -60,12 +62,12 @@ class Writer:
         images = [part.convert() for part in todo]  # all of an item is checked before any is written
         for part, image in zip(todo, images, strict=True):
             part.made.parent.mkdir(parents=True, exist_ok=True)
-            hidden = part.made.with_name(f".{part.made.name}.tmp")  # a name that no reader takes for an image
-            if image is None:
-                shutil.copyfile(part.sources[0], hidden)
-            else:
-                _save(image, hidden, part.made.suffix)
-            hidden.replace(part.made)
+            with atomically(part.made, durable=False) as file:
+                if image is None:
+                    with part.sources[0].open("rb") as source:
+                        shutil.copyfileobj(source, file)
+                else:
+                    _save(image, file, part.made.suffix)
         sizes = {part.size for part in parts}
         size = sizes.pop() if len(sizes) == 1 else None
         return Written(size, any(headers[side].mode in ("L", "LA", "1") for side in IMAGES if side in headers))
@@ -176,12 +178,11 @@ def _sixteen_bits(source: Path, values: Tensor) -> Tensor:
     return values.to(torch.int32)
 
 
-def _save(pixels: Tensor, file: Path, suffix: str) -> None:
+def _save(pixels: Tensor, file: IO[bytes], suffix: str) -> None:
     """(C, H, W) to a PNG of 8 bits, or 16 of int32, or to an array of (H, W, C)."""
     array = pixels.movedim(0, -1).contiguous().numpy()
     if suffix == ".npy":
-        with file.open("wb") as stream:
-            np.save(stream, array)
+        np.save(file, array)
         return
     array = array[..., 0] if array.shape[2] == 1 else array
     Image.fromarray(array.astype(np.uint16) if array.dtype == np.int32 else array).save(file, format="PNG")

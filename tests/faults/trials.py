@@ -385,7 +385,7 @@ class Harness:
 
     @staticmethod
     def _unequal(kind: str, whole: Path, folder: Path, before: dict[str, int], again: Done) -> str:
-        """Of a run that ended otherwise: "set aside" where nothing else than what was damaged differs, and it is said."""
+        """Of a run that ended otherwise: "set aside" where only what was damaged differs, and a line says it."""
         name = next((name for name in ("log.jsonl", "best.pt") if kind.startswith(name)), "")
         said = any(name in line for line in again.output.splitlines()) if name else False
         kept = kind.endswith("removed") or before.get(name) in contents(folder).values()
