@@ -15,7 +15,7 @@ from PIL import Image
 from data.labels import read_palette
 from data.prepare.joints import read_openpose, read_table
 from data.prepare.lists import read_lists
-from data.reading import LabelReader, read_depth, read_header, read_image, read_instance
+from data.reading import LabelReader, read_depth, read_image, read_instance
 from engine.build import build, build_dataset, settle_channels
 from engine.checkpoint import Loaded, RunFolder, contents, write
 from engine.inputs import Inputs
@@ -24,6 +24,7 @@ from engine.render import load_generator
 from metrics import protocol
 from metrics.images import image_files, read
 from models.weights import read_state
+from pixels import read_header
 from results.collect import collect
 from tests.compose import UNPAIRED, config, entry_file
 from tests.faults.mutations import (
