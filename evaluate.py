@@ -3,16 +3,20 @@
 Images are rendered to a folder first and folders are measured, so that a run and a baseline are measured alike.
 """
 
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+import records
 from engine.config import register
 from engine.launch import CONFIGS, entry, launch
+from engine.paths import check_checkpoint, check_folder, check_segmenter, data_root
 from errors import UserError
+from files import refuse_overlap
+
+FOLDERS = ("fake", "real", "labels", "train_real", "depth", "train_depth")  # keys of folders that are only read
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
@@ -21,28 +25,46 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         UserError: when a folder, a metric or a weight file is not there, or the report cannot be written.
     """
+    if cfg.compare is not None:
+        return compare(cfg)
+    check_paths(cfg)
     import torch
 
     from engine.checkpoint import Loaded
     from engine.distributed import ranks
 
-    if cfg.compare is not None:
-        return compare(cfg)
     with ranks(torch.device("cpu")):  # gloo also beside GPUs: little is exchanged, and a rank may wait long
         if cfg.checkpoint is not None:
-            if cfg.fake is not None or cfg.real is not None:
-                raise UserError("checkpoint= came with fake= or real=; give a run, or two folders")
             if cfg.which == "kept":
                 return evaluate_kept(cfg)
             return evaluate_run(cfg, Loaded.open(cfg.checkpoint, cfg.which))
+        fake = Path(cfg.fake).expanduser()
+        out = Path(cfg.out).expanduser() if cfg.out else fake.resolve().parent / "eval" / f"{fake.resolve().name}.json"
+        return report(cfg, fake, Path(cfg.real).expanduser(), out)
+
+
+def check_paths(cfg: DictConfig) -> None:
+    """Raises: UserError for paths that are missing or do not go together, before anything heavy is imported."""
+    if cfg.checkpoint is not None:
+        if cfg.fake is not None or cfg.real is not None:
+            raise UserError("checkpoint= came with fake= or real=; give a run, or two folders")
+        if cfg.which == "kept":
+            check_folder("checkpoint", cfg.checkpoint, "a run folder")
+        else:
+            check_checkpoint(cfg.checkpoint, cfg.which)
+    else:
         for key in ("fake", "real"):
             if cfg[key] is None:
                 raise UserError(
                     f"{key}=FOLDER is missing: evaluate.py takes checkpoint=RUN, or fake=FOLDER real=FOLDER of images"
                 )
-        fake = Path(cfg.fake).expanduser()
-        out = Path(cfg.out).expanduser() if cfg.out else fake.resolve().parent / "eval" / f"{fake.resolve().name}.json"
-        return report(cfg, fake, Path(cfg.real).expanduser(), out)
+    for key in FOLDERS:
+        check_folder(key, cfg[key])
+    check_segmenter(cfg.segmenter)
+    if cfg.out is not None:
+        if Path(cfg.out).expanduser().is_dir():
+            raise UserError(f"out={cfg.out}: is a folder; a file name ending in .json was wanted")
+        refuse_overlap("out", Path(cfg.out), {key: _path(cfg[key]) for key in (*FOLDERS, "segmenter")})
 
 
 def evaluate_kept(cfg: DictConfig) -> dict[str, Any]:
@@ -95,12 +117,21 @@ def evaluate_run(
         place: folder below eval/ for all of this.
         chosen: how this checkpoint was selected, where the file itself does not say; it ends the report's name.
     """
-    from torch.utils.data import Subset
-
+    import outputs
     from engine.build import build_dataset
     from engine.distributed import barrier, choose_device
     from engine.record import grid, save_image
-    from engine.render import compare_rows, load_generator, render, sample, spread, untrained_generator, write_examples
+    from engine.render import (
+        Picked,
+        compare_rows,
+        load_generator,
+        names_of,
+        render,
+        sample,
+        spread,
+        untrained_generator,
+        write_examples,
+    )
     from metrics.ranks import once, rank, share
     from results.paper import paper_row
     from results.shapes import cited
@@ -113,18 +144,31 @@ def evaluate_run(
     if chosen is not None:
         once(forget, folder, f"*-best-{cfg.split}.*")  # the choice among fewer checkpoints, or by another metric
     numbers = spread(len(data.sources()), cfg.images)
-    sources, reals = Subset(data.sources(), numbers), Subset(data.reals(), spread(len(data.reals()), cfg.images))
-    images, mine = folder / "images", share(len(reals), 1)
-    fresh = [images / name for name in ("real", "labels", "train")]
-    once(clear, fresh)
-    write_examples(reals, mine, images / "real")
+    sources, reals = Picked(data.sources(), numbers), Picked(data.reals(), spread(len(data.reals()), cfg.images))
+    refuse_overlap("checkpoint", folder, {"dataset.root": data_root(run)})
+    measured = any(folder.glob("*.json"))  # before, perhaps by a version that left no lists
+    images, written = folder / "images", list[tuple[Path, list[str], dict[str, Any]]]()
+    origin: dict[str, Any] = {
+        "checkpoint": str(loaded.path),
+        "split": cfg.split,
+        "selection": chosen or loaded.selection,
+        "data_root": getattr(data, "root", None),
+    }
+
+    def kept(name: str, items: Any) -> list[int]:
+        """Begin a folder of images, which holds nothing but `items` in the end; returns those of this rank."""
+        note = images / name, [f"{item}.png" for item in names_of(items)], {"split": cfg.split, "of": name}
+        once(outputs.start, None, *note, adopt=measured)
+        written.append(note)
+        return share(len(items), 1)
+
+    write_examples(reals, kept("real", reals), images / "real")
     if data.scored_labels:
-        write_examples(sources, share(len(sources), 1), images / "labels", "label")
+        write_examples(sources, kept("labels", sources), images / "labels", "label")
     if cfg.floor:
         seen = build_dataset(run, "train", augment=False).reals()
-        taken = sample(len(seen), len(reals), cfg.seed)
-        write_examples(Subset(seen, taken), share(len(taken), 1), images / "train")
-    selection = chosen or loaded.selection
+        taken = Picked(seen, sample(len(seen), len(reals), cfg.seed))
+        write_examples(taken, kept("train", taken), images / "train")
     name = f"{loaded.step}-best-{cfg.split}" if chosen else loaded.name
     generators: dict[str, Any] = {name: load_generator}
     if cfg.untrained:
@@ -144,24 +188,19 @@ def evaluate_run(
     cfg = cast(DictConfig, OmegaConf.merge(cfg, {key: value for key, value in derived.items() if cfg[key] is None}))
     found: dict[str, Any] = {}
     for name, make in generators.items():
-        generator, fakes = make(loaded, device), images / ("training" if quiet else name)
-        once(clear, [fakes])
-        turns = Subset(sources, share(len(sources), 1))
+        generator, folder_name = make(loaded, device), "training" if quiet else name
+        fakes, turns = images / folder_name, Picked(sources, kept(folder_name, sources))
         render(generator, loaded.inputs, turns, fakes, device, 1)  # in float32, one by one: batches round differently
-        barrier()
-        origin: dict[str, Any] = {
-            "checkpoint": str(loaded.path),
-            "step": 0 if name == "untrained" else loaded.step,
-            "split": cfg.split,
-            "selection": selection,
-            "data_root": getattr(data, "root", None),
-        }
+        barrier()  # every rank has written its share
+        while written:
+            once(outputs.finish, None, *written.pop())
         if not quiet and rank() == 0:
             shown = [numbers[at] for at in spread(len(numbers), cfg.shown)]
             rows = compare_rows(data, shown, fakes, loaded.inputs, run.dataset.name)
             save_image(grid(rows), folder / f"{name}.png")
             print(f"\n{name if name == 'untrained' else f'step {name}'} of {loaded.path.parent}")
-        found = report(cfg, fakes, images / "real", folder / f"{name}.json", row, quiet, **origin)
+        step = 0 if name == "untrained" else loaded.step
+        found = report(cfg, fakes, images / "real", folder / f"{name}.json", row, quiet, step=step, **origin)
         if not quiet and rank() == 0:
             print(folder / f"{name}.png")
     return found
@@ -194,12 +233,6 @@ def split_of(run: DictConfig, split: str) -> Any:
             f"split={split}: {error}; choose split=test (in training evaluate.split=test, by which best.pt is then "
             "chosen and labelled)"
         ) from error
-
-
-def clear(folders: Sequence[Path]) -> None:
-    """Remove folders of images of an earlier evaluation, whose names may be others."""
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def compare(cfg: DictConfig) -> dict[str, Any]:
@@ -247,8 +280,8 @@ def report(
     from metrics.rules import Rule
 
     try:
-        if out.is_dir():
-            raise UserError(f"out={out}: is a folder; a file name ending in .json was wanted")
+        if not origin:
+            refuse_foreign(out)
     except OSError as error:  # such as a name that is too long
         raise UserError(f"out={out}: cannot be written ({error.strerror}); choose another out") from error
     for key, least in (("batch_size", 1), ("workers", 0), ("seed", 0)):
@@ -293,6 +326,18 @@ def report(
     return found
 
 
+def refuse_foreign(out: Path) -> None:
+    """Raises: UserError where a file would be overwritten that is no report, of whatever version; a run's own are."""
+    try:
+        known = isinstance(records.load(out)["schema"], int)
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, KeyError, TypeError):
+        known = False
+    if not known:
+        raise UserError(f"out={out}: would be overwritten, but is no report; choose another out=, or move it away")
+
+
 def write(found: dict[str, Any], out: Path) -> None:
     """Write a report, together with the metrics of an earlier one of the same generated and real images."""
     from metrics import protocol
@@ -304,16 +349,16 @@ def write(found: dict[str, Any], out: Path) -> None:
         kept = {name: block for name, block in old["protocol"]["metrics"].items() if alike}
         kept = {name: block for name, block in kept.items() if name not in found["protocol"]["metrics"]}
         entries = {row: old["metrics"][row] for name in kept for row in METRICS[name].rows}
-        told = old["warnings"] if kept else []
-    except (UserError, KeyError, TypeError, AttributeError):  # none, of another version, or damaged: replaced
-        kept, entries, told = {}, {}, []
-    whole = {
-        **found,
-        "protocol": {**found["protocol"], "metrics": {**found["protocol"]["metrics"], **kept}},
-        "metrics": {**found["metrics"], **entries},
-        "warnings": list(dict.fromkeys([*found["warnings"], *told])),
-    }
-    protocol.write({**whole, "rows": protocol.rows(whole)}, out)
+        whole = {
+            **found,
+            "protocol": {**found["protocol"], "metrics": {**found["protocol"]["metrics"], **kept}},
+            "metrics": {**found["metrics"], **entries},
+            "warnings": list(dict.fromkeys([*found["warnings"], *(old["warnings"] if kept else [])])),
+        }
+        whole["rows"] = protocol.rows(whole)
+    except (UserError, KeyError):  # none, of another version, or damaged: replaced
+        whole = {**found, "rows": protocol.rows(found)}
+    protocol.write(whole, out)
 
 
 def _but_metrics(report: dict[str, Any]) -> dict[str, Any]:

@@ -157,8 +157,11 @@ def seen(folder: Path) -> str:
     """What lies in a folder, for errors about what does not."""
     if not folder.is_dir():
         return f"{folder} does not exist either"
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    return f"{folder} has the folders {', '.join(names[:10])}" if names else f"{folder} has no folders"
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    folders = [name for name in names if (folder / name).is_dir()]
+    if folders:
+        return f"{folder} has the folders {', '.join(folders[:10])}"
+    return f"{folder} has no folders" + (f", but {len(names)} files: {', '.join(names[:10])}" if names else "")
 
 
 def counted(kinds: Mapping[str, int]) -> str:

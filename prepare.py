@@ -4,17 +4,20 @@
 """
 
 import inspect
+import os
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import openmp  # noqa: F401 - before torch
-
-# isort: split
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
+
+from engine.paths import check_raw, early
+
+if __name__ == "__main__":  # before torch is loaded
+    early({"raw": check_raw})
 
 from data.prepare import (
     ade20k,
@@ -119,6 +122,8 @@ def write_synthetic(out: Path) -> dict[str, Any]:
     """A miniature raw tree of each official download under `out`, for trying things; prints and returns the folders."""
     folders = {}
     for name, writer in synthetic.writers().items():
+        if os.path.lexists(out / name):
+            raise UserError(f"out={out}: {name} is there already; choose another out, or remove it")
         try:
             writer(out / name)
         except UserError as error:  # a package that this one tree needs

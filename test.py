@@ -1,7 +1,8 @@
 """Translate: `python test.py checkpoint=PATH [input=FOLDER] [output=FOLDER]`; one PNG per input under the same name."""
 
-import json
 import re
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ from omegaconf import DictConfig
 
 from engine.config import ConfigError, Precision, register
 from engine.launch import entry, launch
+from engine.paths import check_checkpoint, check_input, data_root
 from errors import UserError
+from files import refuse_overlap
 
 
 def test(cfg: DictConfig) -> Path:
@@ -18,11 +21,15 @@ def test(cfg: DictConfig) -> Path:
     Raises:
         UserError: when the checkpoint does not fit, an input cannot be read, or the folder cannot be written.
     """
+    check_checkpoint(cfg.checkpoint)
+    if cfg.input is not None:
+        check_input(cfg.input)
+    import outputs
     from data.folders import Inputs as Sources
     from engine.build import build_dataset
     from engine.checkpoint import Loaded
     from engine.distributed import choose_device
-    from engine.render import Painted, Reversed, check_pixels, load_generator, render
+    from engine.render import Painted, Reversed, check_pixels, load_generator, names_of, render
 
     loaded = Loaded.open(cfg.checkpoint)
     names = [Precision.float32.value, Precision.bf16.value]
@@ -51,6 +58,7 @@ def test(cfg: DictConfig) -> Path:
         }
         images, batch_size = Sources(cfg.input, **reading), 1  # native sizes differ, so one at a time
         check_pixels(generator, [file for file, _ in images.files], images.sizes, cfg.max_pixels)
+        warn_of_two_halves(images, loaded.cfg.dataset)
         if colors is not None:
             images = Painted(images, colors)
     output = (
@@ -67,10 +75,11 @@ def test(cfg: DictConfig) -> Path:
         "precision": precision.value,
     }
     refuse_mixture(output, about)
+    refuse_overlap("output", output, {"input": place_of(cfg.input), "dataset.root": data_root(loaded.cfg)})
+    names = [f"{name}.png" for name in names_of(images)]
+    outputs.start("output", output, names, about)
     count = render(generator, known, images, output, device, batch_size, cfg.workers, precision)
-    if count != len(images):
-        raise UserError(f"{output}: {count} images came out of {len(images)} inputs; two inputs share a name")
-    (output / "render.json").write_text(json.dumps({**about, "images": count}, indent=1) + "\n")
+    outputs.finish("output", output, names, about)
     print(f"{count} images in {output}")
     return output
 
@@ -85,14 +94,45 @@ def default_name(cfg: DictConfig, name: str) -> str:
 
 def refuse_mixture(output: Path, about: dict[str, Any]) -> None:
     """Raises: UserError where the folder holds images of another input, split or network, by its render.json."""
-    note = output / "render.json"
-    before = json.loads(note.read_text()) if note.is_file() else {}
+    import outputs
+
+    before = outputs.read_note(output) or {}
     for key in ("network", "split", "input"):
         if before.get(key, about[key]) != about[key]:
             raise UserError(
                 f"output={output}: holds images of {key}={before[key]}, not {about[key]}; choose another output=, or "
                 "remove the folder"
             )
+
+
+def place_of(place: str | None) -> Path | None:
+    """The file or folder of input=, or the folder that holds all that a pattern finds; no output may touch it."""
+    from data.files import find_inputs
+
+    if place is None or (path := Path(place).expanduser()).exists():
+        return None if place is None else path
+    return find_inputs(path)[0]
+
+
+def warn_of_two_halves(images: Any, dataset: DictConfig) -> None:
+    """One line where an input is twice as wide as the training images: probably a pair side by side in one picture.
+
+    A run resizes its images to `dataset.size` whatever their shape, so one of them is looked at too, if it is there.
+    """
+    from data.reading import SUFFIXES, read_header
+
+    sizes = [tuple(dataset.size)] if dataset.get("size") else []
+    for place in sorted(Path(str(dataset.root)).expanduser().glob("train*")) if dataset.get("root") else []:
+        found = (path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES - {".npy"} and path.is_file())
+        with suppress(UserError):  # its own reader has the words for a damaged file
+            sizes += [read_header(file).size for file in islice(found, 1)]
+    file = images.files[0][0]
+    height, width = read_header(file).size
+    if any(abs(width * high / (height * wide) - 2) < 0.02 for high, wide in sizes):
+        print(
+            f"warning: {file} is {width}x{height}, twice as wide as the training images in proportion: if it shows two "
+            "images side by side, both halves are translated; cut them apart first"
+        )
 
 
 def shows_colours(place: str) -> bool:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from engine.config import Precision, register, task_overrides
 from engine.launch import entry, launch
+from engine.paths import check_training
 
 
 def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
@@ -20,7 +21,7 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
     A folder that holds a checkpoint of the same config goes on from there, exactly. `overrides` are the words of the
     command, to tell a default from a wish. SIGTERM and SIGUSR1 end it at a step with a checkpoint, as Preempted.
     """
-    import torch  # here and below, so that --help and a mistyped key answer without loading it
+    import torch  # here and below, so that --help, a mistyped key and a missing folder answer without loading it
 
     from engine import distributed
     from engine.build import Rates, build, build_dataset, held_out, memory_format, settle_channels
@@ -304,11 +305,13 @@ def compile_networks(networks: Sequence, device: Any) -> None:
 @entry("train")
 def main(cfg: DictConfig) -> None:
     """The command line."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    check_training(cfg, folder)
     from engine.distributed import rank
     from engine.preempt import EXIT_CODE, Preempted
 
     try:
-        train(cfg, Path(HydraConfig.get().runtime.output_dir), task_overrides())
+        train(cfg, folder, task_overrides())
     except Preempted as stop:
         if rank() == 0:
             print(stop, flush=True)

@@ -23,12 +23,18 @@ from pathlib import Path
 from typing import Any
 
 from errors import UserError
+from files import write_text
 from listing import composed
+from records import Shape, check_shape, load, one_line
 
 SCHEMA = 1
 VERSION = "0.1.0"  # of the project, as in pyproject.toml
 FILE = "manifest.json"
-KEYS = ("dataset", "options", "labels", "instance", "splits")  # those that readers rely on
+SHAPE: dict[str, Shape] = {  # of what readers rely on
+    "dataset": str, "options": dict, "instance": bool, "paired?": bool,
+    "labels": {"kind": str, "classes?": int, "ignore?": (int, type(None)), "channels?": int},
+    "splits": {"*": {"names": [str]}},
+}  # fmt: skip
 
 
 def names_hash(names: list[str]) -> str:
@@ -47,15 +53,20 @@ def read_manifest(root: Path) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-        schema = manifest["schema"]
-        lacking = [key for key in KEYS if key not in manifest]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file}: cannot be read ({error!r}); run prepare.py again, or remove it") from error
+        manifest: dict[str, Any] = load(file)
+        schema = manifest.get("schema") if isinstance(manifest, dict) else None
+        if not isinstance(schema, int) or isinstance(schema, bool):
+            raise ValueError("it has no schema")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read ({one_line(error)}); run prepare.py again, or remove it") from error
     if schema != SCHEMA:
         raise UserError(f"{file}: has schema {schema}, this version reads {SCHEMA}; run prepare.py again")
-    if lacking:
-        raise UserError(f"{file}: lacks {', '.join(lacking)}; run prepare.py again, or remove it")
+    try:
+        check_shape(manifest, SHAPE)
+    except ValueError as error:
+        raise UserError(
+            f"{file}: is damaged or no manifest ({one_line(error)}); run prepare.py again, or remove it"
+        ) from error
     return manifest
 
 
@@ -123,8 +134,9 @@ def write_manifest(
         "splits": {split: split_record(names) for split, names in splits.items()},
         "dropped": [{"name": name, "reason": reason} for name, reason in dropped],
     }
-    root.mkdir(parents=True, exist_ok=True)
-    hidden = root / f".{FILE}.tmp"
-    hidden.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    hidden.replace(root / FILE)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        write_text(root / FILE, json.dumps(manifest, indent=1) + "\n")
+    except OSError as error:
+        raise UserError(f"{root / FILE}: cannot be written ({error.strerror or error}); choose another out") from error
     return manifest

@@ -163,7 +163,7 @@ def build(cfg: DictConfig, inputs: Inputs) -> Build:
     generator = generators["generator"]
     images = cfg.train.batch_size // (world() * cfg.train.accumulate)  # of a micro-batch on a rank
     _check_generator(cfg, generator, images)
-    encoder = _encoder(cfg, generator)
+    encoder = _encoder(cfg, generator, inputs)
     _check_encoder(cfg, encoder, images)
     torch.manual_seed(mix(cfg.seed, 12))
     terms: dict[str, Any] = {name: _term(str(name), node.term, encoder) for name, node in cfg.objective.items()}
@@ -278,7 +278,8 @@ def _check_channels(cfg: DictConfig, inputs: Inputs, terms: dict[str, Any], enco
         if a != b and term.reads & {"identity", "identity_source"}:
             raise ConfigError(
                 f"objective.{name}: reads what a generator makes of its own target domain, but sources have {a} and "
-                f"targets {b} channels; drop it ('~objective.{name}') or choose an objective without identity"
+                f"targets {b} channels; {repeat_grey(cfg, inputs)}drop it ('~objective.{name}'), or choose an "
+                "objective without identity"
             )
 
 
@@ -315,11 +316,24 @@ def _check_encoder(cfg: DictConfig, encoder: Any, images: int) -> None:
         raise ConfigError(f"dataset.size={list(cfg.dataset.size)}: {reason}") from error
 
 
-def _encoder(cfg: DictConfig, generator: nn.Module) -> Any:
+def repeat_grey(cfg: DictConfig, inputs: Inputs) -> str:
+    """The key that reads the grey side of a data set as colour images where the other side has these, for messages."""
+    a, b = inputs.source_channels, inputs.target_channels
+    keys = {(1, 3): ("source_channels", "channels"), (3, 1): ("target_channels",)}.get((a, b), ())
+    known = [key for key in keys if key in cfg.dataset and not inputs.labels]
+    return f"set dataset.{known[0]}=3, which reads grey images as colour ones, or " if known else ""
+
+
+def _encoder(cfg: DictConfig, generator: nn.Module, inputs: Inputs) -> Any:
     if not any(encoded(node.term) for node in cfg.objective.values()):
         return None
     torch.manual_seed(mix(cfg.seed, 11))
     completed = {"generator": generator} if cfg.encoder.get("_partial_", False) else {}
+    if completed and (cure := repeat_grey(cfg, inputs)):
+        raise ConfigError(
+            f"encoder=generator: encodes the images of both sides, but sources have {inputs.source_channels} and "
+            f"targets {inputs.target_channels} channels; {cure}choose another encoder"
+        )
     return make(cfg.encoder, "encoder", **completed)
 
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from engine.config import NEUTRAL, Config, ConfigError
 from engine.inputs import Inputs
+from engine.paths import locate
 from errors import UserError
 
 SCHEMA = 1
@@ -79,23 +80,6 @@ def contents(cfg: DictConfig, step: int, inputs: Inputs, **parts: Any) -> dict[s
     """Of a checkpoint: what rebuilds its networks without data set or config files, and the `parts` by name."""
     config = json.dumps(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
     return {"schema": SCHEMA, "step": step, "config": config, "inputs": inputs.json(), **parts}
-
-
-def locate(checkpoint: str, which: str = "last") -> Path:
-    """A checkpoint argument: a file, or a run folder, then its last.pt, or its best.pt where `which` is best."""
-    path = Path(checkpoint).expanduser()
-    if which not in ("last", "best"):
-        raise UserError(f"which={which}: last or best was wanted")
-    if not path.is_dir():
-        if which == "best" and path.name != "best.pt":
-            raise UserError(f"which=best: checkpoint={checkpoint} is a file; give the run's folder")
-        return path
-    if not (path / f"{which}.pt").is_file():
-        cure = (
-            "train with evaluate.every set, which keeps one" if which == "best" else "give a run folder or a .pt file"
-        )
-        raise UserError(f"checkpoint={checkpoint}: the folder holds no {which}.pt; {cure} (checkpoints/.../seed0)")
-    return path / f"{which}.pt"
 
 
 @dataclass

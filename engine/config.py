@@ -166,6 +166,7 @@ def register() -> None:
         "dashes", lambda path: "default" if path is None else str(path).replace("/", "-"), replace=True
     )
     OmegaConf.register_new_resolver("enlarged", lambda size: [round(side * 286 / 256) for side in size], replace=True)
+    OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
     OmegaConf.register_new_resolver("basename", lambda path: Path(str(path)).expanduser().resolve().name, replace=True)
 
 
@@ -189,11 +190,31 @@ NEUTRAL = re.compile(
 def label(overrides: Sequence[str]) -> str:
     """Folder name of the overrides that change the result: sorted, letters, digits and `._+-` only; `base` if none."""
     kept = sorted(word for word in overrides if not NEUTRAL.match(word))
-    words = (re.sub(r"[^A-Za-z0-9._+\-]+", "-", word).strip("-") for word in kept)
-    name = "+".join(words) or "base"
-    if len(name) > 120:  # file systems allow 255 bytes; the digest keeps long labels apart
-        name = f"{name[:110]}+{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-    return name
+    return _short("+".join(_plain(word) for word in kept) or "base")
+
+
+def folder_name(name: str) -> str:
+    """A name as a folder that can be typed after `checkpoint=`: letters, digits and `._+-` only.
+
+    Where letters are lost, or nothing but dots is left, a digest keeps names apart.
+    """
+    plain = _plain(str(name))
+    if not str(name).isascii() or not plain.strip("."):
+        plain = f"{plain.strip('.')}+{_digest(str(name))}".lstrip("+")
+    return _short(plain)
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._+\-]+", "-", text).strip("-")
+
+
+def _short(name: str) -> str:
+    """File systems allow 255 bytes; the digest keeps long names apart."""
+    return name if len(name) <= 120 else f"{name[:110]}+{_digest(name)}"
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:8]
 
 
 def task_overrides() -> list[str]:

@@ -1,6 +1,7 @@
 """From a command line to a function: a user's mistake becomes one line and exit code 1, a bug keeps its traceback."""
 
 import difflib
+import errno
 import functools
 import io
 import os
@@ -14,9 +15,14 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-import openmp  # noqa: F401 - every entry imports this module before torch
+from engine.paths import GONE
+from engine.pipes import quiet_pipes
 from errors import UserError
 
+OUTSIDE = {  # what the system refuses: no fault of ours
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR,
+    errno.ENAMETOOLONG, errno.ELOOP, errno.EFBIG, errno.EIO, errno.ESTALE,
+}  # fmt: skip
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
@@ -40,7 +46,17 @@ def entry(name: str) -> Callable[[Callable[[DictConfig], object]], Callable[[], 
 
 
 def launch(main: Callable[[], object]) -> None:
-    """Run a main function made by `entry`; a config that cannot be composed ends as one line and exit code 1."""
+    """Run a main function: a user's mistake, a config that cannot be composed and what the system refuses end as one
+    line and exit code 1; `| head` ends it quietly."""
+    with quiet_pipes():
+        _launch(main)
+
+
+def _launch(main: Callable[[], object]) -> None:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        fail(GONE)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and any(word in ("-m", "--multirun") for word in sys.argv[1:]):
         fail(
             "-m (multirun) came under torchrun, where its second job would hang; use one of them, "
@@ -51,12 +67,26 @@ def launch(main: Callable[[], object]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing, so that one place words all errors
     try:
         main()
-    except (HydraException, OmegaConfBaseException) as error:
+    except (UserError, HydraException, OmegaConfBaseException) as error:
         fail(explain(error, sys.argv[1:]))
-    except (NotADirectoryError, FileExistsError, PermissionError) as error:  # Hydra makes the run folder itself
-        fail(f"{error.filename}: cannot be made or written ({error.strerror}); change run= or hydra.run.dir")
+    except OSError as error:  # a pipe's is no such error
+        if error.errno not in OUTSIDE:
+            raise
+        fail(refusal(error))
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def refusal(error: OSError) -> str:
+    """One line about a file that cannot be read, made or written."""
+    if error.filename is None:
+        return f"{error.strerror}; free some space, or choose another folder"
+    unread = Path(os.fsdecode(error.filename)).is_file() and not os.access(error.filename, os.R_OK)
+    what = "read" if unread else "made or written"
+    return (
+        f"{os.fsdecode(error.filename)}: cannot be {what} ({error.strerror}); change its permissions, or the key that "
+        "names it, such as run= or hydra.run.dir"
+    )
 
 
 def fail(message: str) -> None:

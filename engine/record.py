@@ -16,7 +16,7 @@ import platform
 import resource
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -44,15 +44,13 @@ class Recorder:
         self.count = int(state["count"]) if state else 0
         self.started, self.waited, self.since = time.perf_counter(), 0.0, 0
         self.bar: tqdm | None = None
-        self.writer: Any = None
+        self.board: Board | None = None
         if not first:
             return
         (folder / "samples").mkdir(exist_ok=True)
         self.log = folder / "log.jsonl"
         _truncate(self.log, start)
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
+        self.board = Board(folder / "tensorboard", start)
         self.bar = tqdm(
             total=stop, initial=start, unit="step", dynamic_ncols=True, smoothing=0.1, mininterval=1.0, disable=None
         )
@@ -98,10 +96,8 @@ class Recorder:
             timing = (round(speed, 2), round(self.waited / elapsed, 4), round(peak), round(time.time(), 1))
             with self.log.open("a") as file:
                 file.write(json.dumps(row | dict(zip(TIMING, timing, strict=True))) + "\n")
-            for name, value in means.items():
-                self.writer.add_scalar(name, value, step)
-            self.writer.add_scalar("speed/images_per_second", speed, step)
-            self.writer.add_scalar("lr", lr, step)
+            assert self.board is not None
+            self.board.scalars({**means, "speed/images_per_second": speed, "lr": lr}, step)
             if self.bar is not None:
                 shown = {n: f"{v:.3g}" for n, v in means.items() if "/" not in n}
                 self.bar.set_postfix({**shown, "img/s": f"{speed:.1f}"})
@@ -116,14 +112,15 @@ class Recorder:
         if self.first:
             picture = grid(rows)
             save_image(picture, self.folder / "samples" / f"{step:08d}.png")
-            self.writer.add_image("samples", picture, step, dataformats="HWC")
+            assert self.board is not None
+            self.board.image("samples", picture, step)
 
     def evaluated(self, step: int, values: dict[str, float], best: bool) -> None:
         """What an evaluation gave: TensorBoard's evaluate/<metric>, and a line above the progress bar."""
         if not self.first:
             return
-        for name, value in values.items():
-            self.writer.add_scalar(f"evaluate/{name}", value, step)
+        assert self.board is not None
+        self.board.scalars({f"evaluate/{name}": value for name, value in values.items()}, step)
         shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
         tqdm.write(f"step {step}: {shown}{', the best so far' if best else ''}")
 
@@ -135,8 +132,44 @@ class Recorder:
         """Flush what is buffered."""
         if self.bar is not None:
             self.bar.close()
+        if self.board is not None:
+            self.board.close()
+
+
+class Board:
+    """TensorBoard's events. On a full disk it says so once and keeps quiet: log.jsonl holds the same numbers."""
+
+    def __init__(self, folder: Path, start: int) -> None:
+        self.folder = folder
+        self.writer: Any = None
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._try(lambda: setattr(self, "writer", SummaryWriter(str(folder), purge_step=start + 1)))
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """A point of each curve."""
+        for name, value in values.items():
+            self._write("add_scalar", name, value, step)
+
+    def image(self, name: str, picture: np.ndarray, step: int) -> None:
+        """uint8 (H, W, 3)."""
+        self._write("add_image", name, picture, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Flush what is buffered."""
+        self._write("close")
+
+    def _write(self, what: str, *args: Any, **options: Any) -> None:
         if self.writer is not None:
-            self.writer.close()
+            self._try(lambda: getattr(self.writer, what)(*args, **options))
+
+    def _try(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except OSError as error:  # a writer's thread failed, and this call is told
+            self.writer = None
+            reason = error.strerror or error
+            tqdm.write(f"{self.folder}: cannot be written ({reason}); training goes on without TensorBoard")
 
 
 def _truncate(log: Path, step: int) -> None:

@@ -129,6 +129,12 @@ def render(
     return count
 
 
+def names_of(dataset: Any) -> list[str]:
+    """The names of a data set's items, in order, without reading them where the data set knows them."""
+    names: Sequence[str] = getattr(dataset, "names", ())
+    return list(names) if len(names) == len(dataset) else [dataset[index]["name"] for index in range(len(dataset))]
+
+
 def spread(length: int, count: int | None) -> list[int]:
     """`count` indices below `length` at even distances, all of them where there are fewer or `count` is None."""
     count = length if count is None else min(count, length)
@@ -175,11 +181,27 @@ def write_png(image: np.ndarray, path: Path) -> None:
         raise UserError(f"{path}: cannot be written ({error.strerror or error}); change output=") from error
 
 
+class Picked:
+    """Some items of a data set, in the order of their indices."""
+
+    def __init__(self, items: Any, indices: Sequence[int]) -> None:
+        self.items, self.indices = items, list(indices)
+        names = names_of(items)
+        self.names = [names[index] for index in self.indices]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.items[self.indices[index]]
+
+
 class Reversed:
     """Real images as inputs of the way back: items of `reals` with their target as source."""
 
     def __init__(self, reals: Any) -> None:
         self.reals = reals
+        self.names = names_of(reals)
 
     def __len__(self) -> int:
         return len(self.reals)
@@ -194,6 +216,7 @@ class Painted:
 
     def __init__(self, sources: Any, colors: str) -> None:
         self.sources, self.colors = sources, colors
+        self.names = names_of(sources)
 
     def __len__(self) -> int:
         return len(self.sources)

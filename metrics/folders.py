@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from errors import UserError
-from metrics.images import Size, Survey, batches, image_files, label, survey
+from metrics.images import Size, Survey, batches, image_files, label, left_out, survey
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,8 @@ class Sets:
         return sets if sets.floor is None else replace(sets, floor=sets._sample(sets.floor, seed))
 
     def _warn(self) -> None:
+        for images in self.all:
+            self.warnings.extend(left_out(images.folder, images.key))
         for images in self.all[1:]:
             if images.size is not None:
                 was = ", ".join(list(images.found.sizes)[:3])

@@ -21,13 +21,15 @@ from torch import Tensor
 
 from errors import UserError
 from listing import PICTURES, walk
+from outputs import select
 from pixels import Header, load, note, read_header
 
 Size = tuple[int, int]
 
 
 def image_files(folder: Path, key: str = "folder") -> list[Path]:
-    """Image files of a flat or nested folder, sorted by relative path: those that training reads (`listing.walk`).
+    """Image files of a flat or nested folder, sorted by relative path: those that training reads (`listing.walk`), and
+    in a folder with a render.json those that it lists.
 
     Args:
         key: the config key that named the folder, for the messages.
@@ -36,10 +38,21 @@ def image_files(folder: Path, key: str = "folder") -> list[Path]:
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise UserError(f"{key}={folder}: {what}; a folder of images was wanted")
-    names = sorted(prefix + name for prefix, found in walk(folder, PICTURES) for name in found)
-    if not names:
+    found = _names(folder)
+    listed, _ = select(key, folder, found)
+    if not listed:
         raise UserError(f"{key}={folder}: holds no image; wanted files ending in {' '.join(sorted(PICTURES))}")
-    return [folder / name for name in names]
+    return [folder / name for name in sorted(listed)]
+
+
+def left_out(folder: Path, key: str = "folder") -> list[str]:
+    """A line about images of a folder that its render.json does not list, if there are any."""
+    return select(key, folder, _names(folder))[1]
+
+
+def _names(folder: Path) -> list[str]:
+    """Image files by relative name."""
+    return [prefix + name for prefix, found in walk(folder, PICTURES) for name in found]
 
 
 def read(path: Path, size: Size | None = None, interpolation: str = "bicubic") -> Tensor:

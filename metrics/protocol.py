@@ -41,9 +41,20 @@ from errors import UserError
 from files import write_text
 from metrics.catalogue import METRICS
 from metrics.images import Survey
+from records import OPTIONAL, Shape, check_shape, load, one_line
 
 SCHEMA = 1
 Report = dict[str, Any]
+ENTRY: dict[str, Shape] = {
+    "value": OPTIONAL, "better": str, "floor?": OPTIONAL, "ceiling?": OPTIONAL, "real?": OPTIONAL,
+}  # fmt: skip
+SHAPE: dict[str, Shape] = {
+    "subject": {"fake": str, "step?": (int, type(None))},
+    "protocol": {"metrics": {"*": dict}, "selection?": (str, type(None))},
+    "metrics": {"*": ENTRY},
+    "warnings": [str],
+}
+BETTER = ("lower", "higher", "real")
 
 
 def folder_block(files: list[Path], found: Survey) -> dict[str, Any]:
@@ -126,15 +137,24 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def read(path: Path) -> Report:
-    """A report from its file. Raises: UserError for a missing file, no JSON, or another schema."""
-    try:
-        report = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not a report ({error})") from error
+def check(report: Any) -> None:
+    """Raises: ValueError for anything but a report of this schema."""
     schema = report.get("schema") if isinstance(report, dict) else None
-    if schema != SCHEMA:
-        raise UserError(f"{path}: schema {schema}; {SCHEMA} was wanted, measure again")
+    if schema != SCHEMA or isinstance(schema, bool):
+        raise ValueError(f"schema {str(schema)[:40]}; {SCHEMA} was wanted, measure again")
+    check_shape(report, SHAPE)
+    for name, entry in report["metrics"].items():
+        if entry["better"] not in BETTER:
+            raise ValueError(f"metrics.{name}.better is {entry['better'][:40]!r}; wanted {', '.join(BETTER)}")
+
+
+def read(path: Path) -> Report:
+    """A report from its file. Raises: UserError for a missing file, no JSON, or another schema or shape."""
+    try:
+        report: Report = load(path)
+        check(report)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a report ({one_line(error)})") from error
     return report
 
 

@@ -57,6 +57,11 @@ def swd(sets: Sets, seed: int, count: str, reading: Reading) -> tuple[Rows, Bloc
     if sets.floor is not None:
         sample = load_all(sets.floor.files, reading.workers, sets.floor.size)
         row["floor"] = sliced_wasserstein(sample, real, seed, seeds, count).mean
+    else:
+        sets.warnings.append(
+            f"swd: no floor was measured (train_real=FOLDER gives one), and 0 is out of reach: even two sets of "
+            f"{min(found.counts)} images of one distribution are apart, by more the fewer they are"
+        )
     block = {
         "seeds": [seed + index for index in range(seeds)],
         "count": count,

@@ -1,5 +1,6 @@
 """The checkpoints of scripts/train_segmenter.py: which network, trained on what, and its weights."""
 
+import io
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 from errors import UserError
+from files import atomically
 
 from .adapter import Segmenter
 from .drn import BLOCKS, DRN, DRN_MEAN, DRN_STD
@@ -53,9 +55,10 @@ def build_segmenter(config: SegmenterConfig, pretrained: bool = True) -> Segment
 def save_segmenter(path: Path, segmenter: Segmenter, config: SegmenterConfig) -> None:
     """Write a checkpoint of tensors and JSON text, which appears under its name only when complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    torch.save({"weights": segmenter.network.state_dict(), "config": json.dumps(asdict(config))}, part)
-    part.replace(path)
+    whole = io.BytesIO()  # torch.save into a file hides why a disk refused it
+    torch.save({"weights": segmenter.network.state_dict(), "config": json.dumps(asdict(config))}, whole)
+    with atomically(path) as file:
+        file.write(whole.getbuffer())
 
 
 def trained_segmenter(found: dict[str, object], path: Path) -> Segmenter:

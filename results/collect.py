@@ -5,18 +5,17 @@ in it is left out with a warning, so that one broken run does not cost the repor
 """
 
 import glob
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+import records
 from errors import UserError
 from metrics import protocol
-from results.shapes import check_analysis, check_config, check_environment, check_report, cited
+from records import one_line
+from results.shapes import check_analysis, check_config, check_environment, cited
 
 
 @dataclass
@@ -128,10 +127,10 @@ def collect(paths: Sequence[str | Path]) -> Collection:
 def read_run(folder: Path, warnings: list[str]) -> Run | None:
     """One run folder; None where its config cannot be read. What is wrong is added to `warnings`."""
     try:
-        config = yaml.safe_load((folder / "config.yaml").read_text())
+        config = records.load_yaml(folder / "config.yaml")
         check_config(config)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        warnings.append(f"{folder / 'config.yaml'}: {_one_line(error)}; the run is left out")
+    except (OSError, ValueError) as error:
+        warnings.append(f"{folder / 'config.yaml'}: {one_line(error)}; the run is left out")
         return None
     run = Run(folder, config)
     run.log = _log(folder / "log.jsonl", warnings)
@@ -140,7 +139,7 @@ def read_run(folder: Path, warnings: list[str]) -> Run | None:
     if config.get("paper") and not run.places():
         warnings.append(f"{folder / 'config.yaml'}: paper names no table of CFL or MoNCE, and counts as citing none")
     for file in sorted((folder / "eval").glob("*.json")):
-        report = _json(file, check_report, warnings)
+        report = _json(file, protocol.check, warnings)
         if report is not None and file.stem != "untrained":
             run.reports[file.stem] = report
     steps = [path for path in (folder / "analysis").glob("*") if path.name.isdecimal()]
@@ -181,7 +180,7 @@ def _progress(path: Path, warnings: list[str]) -> tuple[int, int] | None:
         step, steps = path.read_text().split(" of ")
         return int(step), int(steps)
     except (OSError, ValueError) as error:
-        warnings.append(f"{path}: {_one_line(error)}; left out")
+        warnings.append(f"{path}: {one_line(error)}; left out")
         return None
 
 
@@ -190,13 +189,13 @@ def _log(path: Path, warnings: list[str]) -> list[dict[str, Any]]:
     try:
         lines = path.read_bytes().splitlines() if path.is_file() else []
     except OSError as error:
-        warnings.append(f"{path}: {_one_line(error)}; left out")
+        warnings.append(f"{path}: {one_line(error)}; left out")
         return rows
     for number, line in enumerate(lines, 1):
         try:
-            row = json.loads(line)
-            row["step"] + 0
-        except (ValueError, KeyError, TypeError):
+            row = records.parse(line, finite=False)  # a loss may have been infinite
+            records.check_shape(row, {"step": int})
+        except ValueError:
             warnings.append(f"{path}: line {number} is damaged; it and what follows is left out")
             break
         rows.append(row)
@@ -208,13 +207,9 @@ def _json(path: Path, check: Callable[[Any], None], warnings: list[str]) -> dict
     if not path.is_file():
         return None
     try:
-        value: dict[str, Any] = json.loads(path.read_text())
+        value: dict[str, Any] = records.load(path)
         check(value)
         return value
     except (OSError, ValueError) as error:
-        warnings.append(f"{path}: {_one_line(error)}; left out")
+        warnings.append(f"{path}: {one_line(error)}; left out")
         return None
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160]

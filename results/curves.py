@@ -24,7 +24,11 @@ def losses(runs: Sequence[Run]) -> list[Chart]:
     for name in sorted(names, key=lambda name: kinds[name]):
         series = []
         for index, run in enumerate(runs):
-            points = [[row["step"], row[name], row.get("images")] for row in run.log if _number(row.get(name))]
+            points = [
+                [row["step"], row[name], row["images"] if _number(row.get("images")) else None]
+                for row in run.log
+                if _number(row.get(name))
+            ]
             if points:
                 thinned = thin(points)
                 series.append(
@@ -78,13 +82,13 @@ def sweeps(runs: Sequence[Run]) -> list[Chart]:
 def _charts(alike: list[Row], key: str) -> list[Chart]:
     by_loss: dict[str, list[Row]] = {}
     for row in alike:
-        own = {name: value for name, value in row.runs[0].config["loss"].items() if name != key}
-        by_loss.setdefault(repr(sorted(own.items(), key=str)), []).append(row)
+        own = {name: value for name, value in _loss(row).items() if name != key}
+        by_loss.setdefault(repr((_loss(row).get(key) is None, sorted(own.items(), key=str))), []).append(row)
     swept = [found for found in by_loss.values() if len({_loss(row).get(key) for row in found}) > 1]
     if not swept:
         return []
     totals = {_loss(found[0]).get("q") for found in swept}
-    without = [found for found in by_loss.values() if key == "beta" and key not in _loss(found[0])]
+    without = [found for found in by_loss.values() if key == "beta" and _loss(found[0]).get(key) is None]
     level = [found for found in without if _loss(found[0]).get("q") in {None, *totals}]
     places = sorted({float(_loss(row)[key]) for found in swept for row in found})
     charts = []

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from errors import UserError
+from outputs import select
 from pixels import ids_of, opened
 from results.collect import Run
 from results.pictures import Picture, encode, quality_of, read
@@ -95,7 +97,8 @@ def _gallery(
     shown = [run for run in found if run in shown]
     gallery = Gallery(*kind[:2], shown, kind[2], left_out=len(found) - len(shown))
     folders = [folder for run in shown if (folder := run.images()) is not None]
-    names = sorted({path.relative_to(folder).as_posix() for folder in folders for path in folder.rglob("*.png")})
+    listed = [_images(folder, warnings) for folder in folders]
+    names = sorted(set[str]().union(*listed))
     gallery.total = len(names)
     count = len(names) if images is None else min(images, len(names))
     picked = {names[at * len(names) // count] for at in range(count)}
@@ -103,7 +106,7 @@ def _gallery(
     reals = [run.folder / "eval" / "images" / "real" for run in shown]
     sums: dict[str, list[list[float]]] = {}
     for name in names:
-        outputs = [read(folder / name) for folder in folders]
+        outputs = [read(folder / name) if name in held else None for folder, held in zip(folders, listed, strict=True)]
         truths = (read(folder / name) for folder in reals) if gallery.paired else ()
         truth = next((picture for picture in truths if picture is not None), None)
         source = source_of(name.removesuffix(".png"))
@@ -121,6 +124,18 @@ def _gallery(
     gallery.means = {key: [_mean(values) for values in means] for key, means in sums.items()}
     gallery.counts = [len(values) for values in next(iter(sums.values()), [])]
     return gallery
+
+
+def _images(folder: Path, warnings: list[str]) -> set[str]:
+    """The images that belong to a folder; none where its evaluation did not finish."""
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*.png")}
+    try:
+        names, left_out = select("images", folder, found)
+    except UserError as error:
+        warnings.append(f"{error}; its images are not shown")
+        return set()
+    warnings.extend(left_out)
+    return names
 
 
 def sources(run: Run, warnings: list[str]) -> Callable[[str], Picture | None]:

@@ -3,15 +3,10 @@
 Each check raises a ValueError that says what is wrong; what is not read by any table or page is not looked at.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
-from metrics.protocol import SCHEMA
+from records import NUMBER, OPTIONAL, Shape, check_shape
 from results.paper import has_table
-
-Shape = type | tuple[Any, ...] | list[Any] | dict[str, Any]
-NUMBER = (int, float)
-OPTIONAL = (int, float, type(None))
 
 GROUP = (dict, type(None))
 CONFIG: dict[str, Shape] = {
@@ -19,13 +14,9 @@ CONFIG: dict[str, Shape] = {
     "loss?": GROUP, "objective?": GROUP, "train?": {"steps?": OPTIONAL, "minutes?": OPTIONAL},
     "model?": {"generator?": GROUP}, "deviations?": [str], "deviations_data?": [str],
 }  # fmt: skip
-ENVIRONMENT: dict[str, Shape] = {"packages?": dict, "commits?": [{}]}
-ENTRY: dict[str, Shape] = {
-    "value": OPTIONAL, "better": str, "floor?": OPTIONAL, "ceiling?": OPTIONAL, "real?": OPTIONAL,
-}  # fmt: skip
-REPORT: dict[str, Shape] = {
-    "subject": {"fake": str, "step?": (int, type(None))}, "protocol": {"metrics": dict}, "metrics": dict,
-    "warnings": [str],
+LOSS: dict[str, Shape] = {"beta?": OPTIONAL, "q?": OPTIONAL, "direction?": (str, type(None))}
+ENVIRONMENT: dict[str, Shape] = {
+    "packages?": dict, "commits?": [{"commit?": (str, type(None))}], "commit?": (str, type(None)),
 }  # fmt: skip
 LAYER: dict[str, Shape] = {
     "name": str, "edges": [NUMBER], "positive": [NUMBER], "negative": [NUMBER], "overlap": NUMBER, "rank": NUMBER,
@@ -39,29 +30,25 @@ SIMILARITY: dict[str, Shape] = {
 def check_config(value: Any) -> None:
     """config.yaml."""
     try:
-        _check(value, CONFIG)
+        check_shape(value, CONFIG)
+        size = value["dataset"].get("size")
+        check_shape(size or [], [int], "dataset.size")
+        if size is not None and (len(size) != 2 or min(size) < 1):
+            raise ValueError(f"dataset.size is {str(size)[:40]}")
+        check_shape(value.get("loss") or {}, LOSS, "loss")
+        check_shape(value.get("objective") or {}, {"*": {"term?": GROUP}}, "objective")
     except ValueError as error:
         raise ValueError(f"no config of train.py ({error})") from error
 
 
 def check_environment(value: Any) -> None:
     """environment.json."""
-    _check(value, ENVIRONMENT)
-
-
-def check_report(value: Any) -> None:
-    """eval/*.json."""
-    schema = value.get("schema") if isinstance(value, dict) else None
-    if schema != SCHEMA:
-        raise ValueError(f"schema {schema}; {SCHEMA} was wanted, measure again")
-    _check(value, REPORT)
-    for name, entry in value["metrics"].items():
-        _check(entry, ENTRY, f"metrics.{name}")
+    check_shape(value, ENVIRONMENT)
 
 
 def check_analysis(value: Any) -> None:
     """analysis/<step>/similarity.json."""
-    _check(value, SIMILARITY)
+    check_shape(value, SIMILARITY)
     for layer in value["layers"]:
         if not len(layer["edges"]) - 1 == len(layer["positive"]) == len(layer["negative"]) > 0:
             raise ValueError(f"layer {layer['name']}: edges and densities do not fit each other")
@@ -81,22 +68,3 @@ def cited(paper: Any) -> list[dict[str, Any]]:
         and isinstance(place.get("row"), str)
         and isinstance(place.get("x"), OPTIONAL)
     ]
-
-
-def _check(value: Any, shape: Shape, where: str = "") -> None:
-    """A type or types; a list of one shape; or a dictionary of shapes by key, where `key?` may be absent."""
-    if isinstance(shape, list):
-        _check(value, list, where)
-        for at, inner in enumerate(value):
-            _check(inner, shape[0], f"{where}[{at}]")
-    elif isinstance(shape, dict):
-        if not isinstance(value, Mapping):
-            raise ValueError(f"{where or 'it'} is no object")
-        for key, inner in shape.items():
-            name = key.removesuffix("?")
-            if name in value:
-                _check(value[name], inner, f"{where}.{name}".lstrip("."))
-            elif name == key:
-                raise ValueError(f"{where or 'it'} has no {name}")
-    elif not isinstance(value, shape) or (isinstance(value, bool) and shape is not bool):
-        raise ValueError(f"{where or 'it'} is {str(value)[:40]!r}")

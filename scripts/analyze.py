@@ -13,9 +13,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, Python looks into scripts/ only
 
-import openmp  # noqa: F401 - before torch
+from engine.paths import check_checkpoint, early
 
-# isort: split
+if __name__ == "__main__":  # before torch is loaded
+    early({"checkpoint": check_checkpoint})
+
 import torch
 from omegaconf import DictConfig
 from torch.utils.data import default_collate
@@ -29,6 +31,7 @@ from engine.launch import entry, launch
 from engine.render import picture
 from engine.sampling import mix
 from errors import UserError
+from files import atomically, write_text
 from losses.comparison import Comparison, draw_places
 from losses.objective import Views
 from results.figures import histograms, weight_maps
@@ -140,10 +143,11 @@ def _check(cfg: DictConfig, length: int) -> None:
 def _write(folder: Path, name: str, found: dict[str, Any], image: Any) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{name}.json").write_text(json.dumps(found) + "\n")
-        image.save(folder / f"{name}.png")
+        write_text(folder / f"{name}.json", json.dumps(found) + "\n")
+        with atomically(folder / f"{name}.png") as file:
+            image.save(file, format="PNG")
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from error
+        raise UserError(f"{folder}: cannot be written ({error.strerror or error}); change its permissions") from error
 
 
 @entry("analyze")

@@ -149,6 +149,8 @@ def doctor(weights_dir: str | None = None) -> list[str]:
             for name, state, cure in part():
                 print(f"{name:34}{state}")
                 problems += [] if cure is None else [cure]
+        except BrokenPipeError:  # of the printing, not of a part
+            raise
         except (ImportError, OSError) as error:  # a package that is not there, or whose libraries are not
             name = getattr(error, "name", None) or "torch"
             print(f"{name:34}cannot be imported")
@@ -170,4 +172,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from engine.pipes import quiet_pipes
+
+    with quiet_pipes():
+        main()

@@ -14,15 +14,18 @@ Before the file appears, its images are compared with those of test.py at severa
 
 import io
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, Python looks into scripts/ only
 
-import openmp  # noqa: F401 - before torch
+from engine.paths import check_checkpoint, early
 
-# isort: split
+if __name__ == "__main__":  # before torch is loaded
+    early({"checkpoint": check_checkpoint})
+
 import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
@@ -35,9 +38,12 @@ from engine.inputs import Inputs
 from engine.launch import entry, launch
 from engine.render import load_generator, translate
 from errors import UserError
+from files import refuse_overlap, write_text
 from models.spade import Noise
+from records import Shape, check_shape, load
 
 SCHEMA = 1
+ABOUT: dict[str, Shape] = {"schema": int, "checkpoint": str, "network": str, "torch": str}  # what tells an export
 TOLERANCE = 1  # grey levels, where rounding meets the middle between two of them
 
 
@@ -96,6 +102,8 @@ def export(cfg: DictConfig) -> Path:
     if cfg.out is not None and not str(cfg.out).endswith(".pt2"):
         raise UserError(f"out={cfg.out}: a file name ending in .pt2 was wanted")
     out = Path(cfg.out).expanduser() if cfg.out else loaded.path.parent / f"{cfg.network}_{loaded.name}.pt2"
+    refuse_overlap("out", out, {"checkpoint": loaded.path})
+    refuse_foreign(out)
     whole = Pixels(generator.to(memory_format=torch.contiguous_format), inputs).eval()
     multiple = whole.multiple
     sizes = [
@@ -113,7 +121,7 @@ def export(cfg: DictConfig) -> Path:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"out={out}: its folder cannot be made ({error.strerror})") from error
+        raise UserError(f"out={out}: its folder cannot be made ({error.strerror}); change out=") from error
     write(out, buffer, lambda whole, file: file.write(whole.getbuffer()))
     about = {
         "schema": SCHEMA,
@@ -131,9 +139,23 @@ def export(cfg: DictConfig) -> Path:
         "device": "cpu",
         "torch": torch.__version__,
     }
-    out.with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n")
+    write_text(out.with_suffix(".json"), json.dumps(about, indent=1) + "\n")
     print(f"{out}: {out.stat().st_size / 2**20:.1f} MiB, equal to test.py at {len(sizes)} sizes")
     return out
+
+
+def refuse_foreign(out: Path) -> None:
+    """Raises: UserError where a file would be overwritten that is no earlier export, by the description beside it."""
+    beside = out.with_suffix(".json")
+    try:
+        check_shape(load(beside), ABOUT)
+        return
+    except (OSError, ValueError):
+        foreign = next((path for path in (out, beside) if os.path.lexists(path)), None)
+    if foreign is not None:
+        raise UserError(
+            f"{foreign}: would be overwritten, but is no earlier export; choose another out=, or move it away"
+        )
 
 
 def example(inputs: Inputs, batch: int, height: int, width: int) -> tuple[Tensor, ...]:

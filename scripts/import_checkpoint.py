@@ -27,9 +27,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, Python looks into scripts/ only
 
-import openmp  # noqa: F401 - before torch
+from engine.paths import early_files
 
-# isort: split
+if __name__ == "__main__":  # before torch is loaded
+    early_files((".pt", ".pth"))
+
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
@@ -44,6 +46,7 @@ from engine.config import register
 from engine.inputs import Inputs
 from engine.launch import CONFIGS, fail, launch
 from errors import UserError
+from files import refuse_overlap
 from losses.comparison import Comparison
 from models.blocks import SpectralConv2d
 from models.official import convert, plain, recognise, reorder
@@ -122,6 +125,7 @@ def import_checkpoint(sources: Sequence[Path], out: Path, words: Sequence[str] =
         UserError: for a file that is not official, or does not fit the others or the words, and for a data set whose
             official order of channels is not known.
     """
+    refuse_overlap("OUT", out, {str(path): path for path in sources})
     files = {file.kind: file for file in map(Official.read, sources)}
     if len(files) < len(sources) or "generator" not in files:
         raise UserError(
@@ -297,7 +301,7 @@ def target(paths: Sequence[Path]) -> Path:
     if len(paths) < 2 or paths[-1].suffix != ".pt":
         came = ", ".join(map(str, paths)) or "none"
         raise UserError(f"files: {came}; wanted: one or more official files, then OUT.pt, the checkpoint to write")
-    if paths[-1].exists():
+    if paths[-1].exists() and paths[-1].resolve() not in [path.resolve() for path in paths[:-1]]:
         read(paths[-1])  # refuses what is no checkpoint of ours
     return paths[-1]
 

@@ -154,7 +154,11 @@ run() {
         "$PYTHON" evaluate.py "checkpoint=$folder" which=kept "${measure[@]}" || return 1
     fi
     read -r step _ steps <"$folder/progress.txt" || return 1
-    if ((step < steps)); then # stopped by train.minutes
+    if ! [[ "$step $steps" =~ ^[0-9]{1,12}\ [0-9]{1,12}$ ]]; then # arithmetic would run what a foreign file says
+        echo "$folder/progress.txt: STEP of STEPS was wanted" >&2
+        return 1
+    fi
+    if ((10#$step < 10#$steps)); then # stopped by train.minutes
         unfinished+=("$folder: step $step of $steps")
         return
     fi

@@ -11,9 +11,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, Python looks into scripts/ only
 
-import openmp  # noqa: F401 - before torch
+from engine.paths import check_root, data_root, early
 
-# isort: split
+if __name__ == "__main__":  # before torch is loaded
+    early({"dataset.root": check_root})
+
 import torch
 import torch.nn.functional as F
 from omegaconf import DictConfig
@@ -23,8 +25,10 @@ from engine.config import register
 from engine.launch import entry, launch
 from engine.sampling import StepSampler, loader
 from errors import UserError
+from files import refuse_overlap
 from metrics.segmentation import Confusion
 from models.segmenters import Segmenter, SegmenterConfig, build_segmenter, save_segmenter
+from models.weights import read_state
 
 VOID = 255  # training id of pixels that count nowhere
 
@@ -145,15 +149,30 @@ def validate(
     return confusion.scores()
 
 
+def refuse_foreign(out: Path) -> None:
+    """Raises: UserError where `out` cannot be written, or is a file that no training of a segmenter made."""
+    if out.exists():
+        held = read_state(out, "segmenter") if out.is_file() else None
+        if not isinstance(held, dict) or not {"weights", "config"} <= held.keys():
+            raise UserError(f"out={out}: would be overwritten, but is no trained segmenter; choose another out=")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"out={out}: its folder cannot be made ({error.strerror}); change out=") from error
+
+
 @entry("train_segmenter")
 def main(cfg: DictConfig) -> None:
     from engine.build import build_dataset, held_out
     from engine.distributed import choose_device
 
+    out = Path(cfg.out).expanduser()
+    refuse_overlap("out", out, {"dataset.root": data_root(cfg)})
+    refuse_foreign(out)
     train_segmenter(
         build_dataset(cfg, "train", augment=False),
         held_out(cfg),
-        Path(cfg.out).expanduser(),
+        out,
         backbone=cfg.backbone,
         input_size=None if cfg.input_size is None else tuple(cfg.input_size),
         steps=cfg.steps,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-GROUND = {"errors", "files", "listing", "pixels"}
+GROUND = {"errors", "files", "listing", "outputs", "pixels", "records"}
 FLOORS = {**dict.fromkeys(GROUND, 0), "data": 1, "losses": 1, "models": 1, "metrics": 2, "engine": 2, "results": 3}
 ALLOWED = {  # besides its own folder and the ground
     "data": set(),

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ from PIL import Image
 
 from data.folders import MissingSplit, Paired
 from data.manifest import names_hash
+from data.prepare import layout
 from data.unpaired import Unpaired
 from errors import UserError
-from prepare import prepare
+from prepare import prepare, write_synthetic
 
 ROOT = Path(__file__).resolve().parents[1]
 CAMVID = ROOT.parent / "shared" / "data" / "camvid"
@@ -306,12 +308,59 @@ def test_a_half_made_folder_is_refused_by_the_reader(tmp_path, small):
 
 def test_foreign_files_and_folders_are_refused(tmp_path):
     raw, out = camvid(tmp_path / "raw"), tmp_path / "out"
-    assert "only read" in error_of("camvid", raw, raw)
-    assert "only read" in error_of("camvid", raw, raw / "out")
+    for place in (raw, raw / "out", tmp_path):
+        assert f"out={place}: overlaps raw={raw}" in error_of("camvid", raw, place)
     run("camvid", raw, out)
     assert "is of camvid" in error_of("ade20k", ade20k(tmp_path / "other"), out)
     save(out / "val/input/stranger.png", ids(0, 12))
     assert "stranger" in error_of("camvid", raw, out)
+
+
+def test_files_that_are_not_ours_are_never_written_over(tmp_path):
+    raw, out = camvid(tmp_path / "raw"), tmp_path / "out"
+    save(out / "train/target/train_007.png", photo(99))
+    kept = (out / "train/target/train_007.png").read_bytes()
+    assert "holds train_007, which prepare.py did not write" in error_of("camvid", raw, out)
+    assert (out / "train/target/train_007.png").read_bytes() == kept and len(list(out.rglob("*.*"))) == 1
+
+
+def test_twice_at_once_is_as_good_as_once(tmp_path):
+    raw, out = camvid(tmp_path / "raw"), tmp_path / "out"
+    wanted = run("camvid", raw, tmp_path / "other")
+    with initialize_config_dir(str(ROOT / "configs"), version_base=None):
+        cfg = compose("prepare", ["dataset=camvid", f"raw={raw}", f"out={out}", "allow_partial=true"])
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(prepare, [cfg] * 4))
+    assert all(manifest == wanted for manifest in made)
+    for path in (tmp_path / "other").rglob("*.*"):
+        assert (out / path.relative_to(tmp_path / "other")).read_bytes() == path.read_bytes()
+    assert not [path for path in out.rglob("*") if path.name.startswith(".")]
+
+
+def test_another_data_set_at_once_in_the_same_folder_is_refused(tmp_path, monkeypatch):
+    """It began between this run's first look and its end."""
+    raw, out = camvid(tmp_path / "raw"), tmp_path / "out"
+    strangers = layout._check_strangers
+
+    def meanwhile(folder, items):
+        strangers(folder, items)
+        manifest = json.loads((out / "manifest.json").read_text())
+        (out / "manifest.json").write_text(json.dumps({**manifest, "dataset": "gta"}))
+
+    monkeypatch.setattr(layout, "_check_strangers", meanwhile)
+    assert "is of gta with" in error_of("camvid", raw, out)
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
+    raw, out = camvid(tmp_path / "raw"), tmp_path / "file"
+    out.write_text("")
+    assert "cannot be written" in error_of("camvid", raw, out)
+
+
+def test_synthetic_raw_trees_are_not_mixed_with_others(tmp_path):
+    (tmp_path / "camvid").mkdir()
+    with pytest.raises(UserError, match="camvid is there already; choose another out"):
+        write_synthetic(tmp_path)
 
 
 def test_one_name_in_two_splits_is_refused(tmp_path):
@@ -331,7 +380,7 @@ def test_the_command_ends_in_one_line_and_an_exit_code(tmp_path):
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 1 and "Traceback" not in ended.stderr
     assert ended.stderr.startswith("error: ") and ended.stderr.count("\n") == 1
-    assert "no such folder; raw= wants" in ended.stderr
+    assert "none: no such folder; `python prepare.py --help` says" in ended.stderr
 
 
 # ---------------------------------------------------------------- without pairs

@@ -5,12 +5,13 @@ numbers, the line of each joint counted from 0, -1 for none. PATN (arXiv:1904.03
 `name:keypoints_y:keypoints_x`, lists of 18 numbers, -1 for none, in images of which 40 columns are cut off either side.
 """
 
-import json
+import math
 from pathlib import Path
 
 from data.prepare.plan import REPLACE
 from data.prepare.skeleton import JOINTS, SIZE, Joint
 from errors import UserError
+from records import parse
 
 HEADER = "name:keypoints_y:keypoints_x"
 CUT = 40  # columns missing at the left of the images that PATN's joints belong to
@@ -46,7 +47,7 @@ def read_table(file: Path) -> dict[str, list[Joint]]:
             continue
         try:
             name, *texts = line.split(":")
-            down, right = ([float(value) for value in json.loads(text)] for text in texts)
+            down, right = ([float(value) for value in parse(text.encode())] for text in texts)
             pairs = list(zip(right, down, strict=True))
         except (ValueError, TypeError) as error:
             raise UserError(f"{file}: line {number} cannot be read ({error}); {REPLACE}") from error
@@ -73,6 +74,9 @@ def _numbers(file: Path) -> list[list[float]]:
     """The numbers of each line. Raises: UserError for anything else."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
-        return [[float(word) for word in line.split()] for line in lines if line.strip()]
+        rows = [[float(word) for word in line.split()] for line in lines if line.strip()]
+        if not all(math.isfinite(value) for row in rows for value in row):
+            raise ValueError("a number is NaN or infinite")
+        return rows
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise UserError(f"{file}: cannot be read ({error}); {REPLACE}") from error

@@ -20,6 +20,7 @@ from data.manifest import FILE, read_manifest, write_manifest
 from data.prepare.plan import Item, Plan, Size
 from data.prepare.writer import OneColour, Writer, Written
 from errors import UserError
+from files import refuse_overlap
 from listing import find_images
 
 SPLITS = ("train", "val", "test")
@@ -45,14 +46,14 @@ def write(
     Returns: the manifest (data/manifest.py).
     Raises: UserError naming the first bad file, its fault and the cure, after all good items are written.
     """
-    if out.resolve() == raw.resolve() or raw.resolve() in out.resolve().parents:
-        raise UserError(f"out={out} lies in raw={raw}, which is only read; choose another out")
+    refuse_overlap("out", out, {"raw": raw})
     size = size or plan.size
     shaping = {"size": _listed(size), **(options or {})}
     paired = all(item.paired for item in plan.items)
     unit = "pairs" if paired else "images"
-    _check_out(out, dataset, shaping)
+    old = _check_out(out, dataset, shaping)
     _check_plan(plan, allow_partial, unit)
+    _check_foreign(out, plan.items, old)
 
     def record(
         items: list[Item], dropped: list[tuple[str, str]], image_size: Size | None, grey: int = 0
@@ -87,6 +88,7 @@ def write(
     if not good:
         raise UserError(f"{bad[0][1]} (no other of {raw} is good)")
     _check_strangers(out, list(good))
+    _check_out(out, dataset, shaping)  # another prepare.py may have begun in the same folder meanwhile
     sizes = {written.size for written in good.values()}
     dropped = plan.dropped + [(item.listed, str(error)) for item, error in bad]
     grey = sum(written.grey for written in good.values())
@@ -124,11 +126,11 @@ def _listed(size: Size | None) -> list[int] | None:
     return None if size is None else list(size)
 
 
-def _check_out(out: Path, dataset: str, shaping: Mapping[str, Any]) -> None:
-    """One folder holds one data set, made in one way."""
+def _check_out(out: Path, dataset: str, shaping: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The manifest of an earlier run, if any. Raises: UserError where it is of another data set, or made otherwise."""
     old = read_manifest(out)
     if old is None:
-        return
+        return None
     made = {key: value for key, value in old["options"].items() if key != "allow_partial"}
     if (old["dataset"], made) != (dataset, dict(shaping)):
         said, wanted = (", ".join(f"{key}={value}" for key, value in options.items()) for options in (made, shaping))
@@ -136,6 +138,25 @@ def _check_out(out: Path, dataset: str, shaping: Mapping[str, Any]) -> None:
             f"{out / FILE}: is of {old['dataset']} with {said}, not of {dataset} with {wanted}; choose another out, or"
             " remove it"
         )
+    return old
+
+
+def _check_foreign(out: Path, items: list[Item], old: Mapping[str, Any] | None) -> None:
+    """Refuses to write over files that no manifest lists: an earlier run lists all before it writes any."""
+    listed = {split: set(record["names"]) for split, record in (old or {"splits": {}})["splits"].items()}
+    there: dict[Path, set[str]] = {}
+    for item in items:
+        if item.listed in listed.get(item.split, ()):
+            continue
+        for side in item.files:
+            folder = out / item.split / side
+            if folder not in there:
+                there[folder] = {path.stem for path in folder.iterdir()} if folder.is_dir() else set()
+            if item.name in there[folder]:
+                raise UserError(
+                    f"{folder}: holds {item.name}, which prepare.py did not write ({FILE} does not list it); choose"
+                    " another out, or move it away"
+                )
 
 
 def _check_plan(plan: Plan, allow_partial: bool, unit: str) -> None:

@@ -18,6 +18,7 @@ from data.prepare.lists import read_lists
 from data.prepare.plan import REPLACE, Download, Drawn, Item, Plan, Size, drawn_apart
 from data.transforms import resize_ids, resize_image
 from errors import UserError
+from records import one_line
 
 FILE = "nyu_depth_v2_labeled.mat"
 DOWNLOAD = Download(
@@ -27,6 +28,7 @@ DOWNLOAD = Download(
     "none stated; cite Silberman et al. 2012, research use",
 )
 COUNT = 1449
+BROKEN = (OSError, KeyError, RuntimeError, TypeError, ValueError, MemoryError)  # what h5py raises of damaged files
 NEAR, FAR = 0.5, 10.0  # metres between which all depths of the release lie
 
 
@@ -81,9 +83,10 @@ def _read(file: Path, key: str, index: int) -> np.ndarray:
     try:
         with h5py.File(file) as stored:
             return np.array(stored[key][index])
-    except (OSError, KeyError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{file}: {key} of pair {_name(index)} cannot be read ({reason}); {REPLACE}") from error
+    except BROKEN as error:
+        raise UserError(
+            f"{file}: {key} of pair {_name(index)} cannot be read ({one_line(error)}); {REPLACE}"
+        ) from error
 
 
 def _photo(file: Path, index: int, size: Size) -> Tensor:
@@ -111,9 +114,17 @@ def _shapes(file: Path) -> tuple[int, int, Size]:
     try:
         with h5py.File(file) as stored:
             images, depths = (_described(stored, key) for key in ("images", "depths"))
-    except OSError as error:
-        raise UserError(f"{file}: cannot be decoded ({str(error).splitlines()[0]}); {REPLACE}") from error
-    if images is None or depths is None or len(images[0]) != 4 or images[0][1] != 3 or len(depths[0]) != 3:
+    except BROKEN as error:
+        raise UserError(f"{file}: cannot be decoded ({one_line(error)}); {REPLACE}") from error
+    fits = (
+        images is not None
+        and depths is not None
+        and (len(images[0]), len(depths[0])) == (4, 3)
+        and images[0][1] == 3
+        and (images[1], depths[1]) == ("uint8", "float32")
+        and all(images[0][2:])
+    )
+    if images is None or depths is None or not fits:
         said = ", ".join(f"{key} {what}" for key, what in (("images", images), ("depths", depths)))
         raise UserError(
             f"{file}: holds {said}; wanted images (N, 3, W, H) uint8 and depths (N, W, H) float32; {REPLACE}"
@@ -125,7 +136,8 @@ def _shapes(file: Path) -> tuple[int, int, Size]:
 
 
 def _described(stored: Any, key: str) -> tuple[tuple[int, ...], str] | None:
-    return (stored[key].shape, str(stored[key].dtype)) if key in stored else None
+    held = stored.get(key)
+    return None if held is None else (getattr(held, "shape", ()), str(getattr(held, "dtype", "a group")))
 
 
 def _official(file: Path, names: list[str], allow_partial: bool) -> dict[str, list[str]]:

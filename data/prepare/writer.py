@@ -62,6 +62,7 @@ class Writer:
         images = [part.convert() for part in todo]  # all of an item is checked before any is written
         for part, image in zip(todo, images, strict=True):
             part.made.parent.mkdir(parents=True, exist_ok=True)
+            # under a name of its own: another prepare.py may write the same file
             with atomically(part.made, durable=False) as file:
                 if image is None:
                     with part.sources[0].open("rb") as source:
