@@ -358,7 +358,7 @@ def as_reader(case: Case) -> Reader:
             raise AssertionError("read, but not as what it holds")
         return found
 
-    return Reader(make, read, None)
+    return Reader(make, read, None, starts=READERS[case.reader].starts)
 
 
 def answer(name: str) -> dict[str, Any]:

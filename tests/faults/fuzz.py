@@ -119,16 +119,18 @@ def _child(reader: str, first: int, end: int, seed: int, folder: Path, log: Path
     faulthandler.disable()
     bound_memory(MEMORY)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    it = READERS[reader]
     events: list[str] = []
     watching = [True]
 
     def audit(event: str, arguments: Any) -> None:
-        if watching[0] and (event in FORBIDDEN or (event == "import" and arguments[0] == "tests.faults.canary")):
+        started = it.starts and event == "subprocess.Popen" and arguments[0] == sys.executable
+        reached = event == "import" and arguments[0] == "tests.faults.canary"
+        if watching[0] and not started and (event in FORBIDDEN or reached):
             events.append(f"{event} {str(arguments)[:80]}")
 
     sys.modules.pop("tests.faults.canary", None)
     sys.addaudithook(audit)
-    it = READERS[reader]
     watching[0] = False
     work, original = folder / "case", folder / "valid"
     original.mkdir(exist_ok=True)

@@ -4,7 +4,7 @@ import json
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ class Reader:
     same: whether a changed file that was read without a word holds what the valid one held; None: any content is as
         good as another.
     share: of all cases: fewer where one takes seconds, more where attacks come from.
+    starts: whether it starts an interpreter of its own, which is no execution.
     """
 
     make: Callable[[Path], Path]
@@ -58,6 +59,7 @@ class Reader:
     mutate: Mutate | None = mutate_bytes
     same: Callable[[Any, Any], bool] | None = None
     share: int = 10
+    starts: bool = False
 
 
 def _image(mode: str, suffix: str, **options: Any) -> Callable[[Path], Path]:
@@ -275,6 +277,10 @@ def _mat(folder: Path) -> Path:
     return folder / "splits.mat"
 
 
+def _read_mat(path: Path) -> Any:
+    return read_lists(path, {"a": "trainNdxs", "b": "testNdxs"}, "replace it")
+
+
 def _hdf5(folder: Path) -> Path:
     import h5py
 
@@ -346,6 +352,6 @@ READERS: dict[str, Reader] = {
     "OpenPose candidates": Reader(_openpose, _joints, mutate_lines),
     "OpenPose subset": Reader(_openpose_subset, _joints, mutate_lines),
     "keypoint table": Reader(_text("t.csv", TABLE), read_table, mutate_lines),
-    "MATLAB lists": Reader(_mat, partial(read_lists, keys={"a": "trainNdxs", "b": "testNdxs"}, cure="replace it")),
+    "MATLAB lists": Reader(_mat, _read_mat, share=2, starts=True),
     "HDF5": Reader(_hdf5, _nyu),
 }
