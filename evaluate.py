@@ -37,7 +37,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         if cfg.checkpoint is not None:
             if cfg.which == "kept":
                 return evaluate_kept(cfg)
-            return evaluate_run(cfg, Loaded.open(cfg.checkpoint, cfg.which))
+            return evaluate_run(cfg, Loaded.open(cfg.checkpoint, cfg.which, cfg.dataset))
         fake = Path(cfg.fake).expanduser()
         out = Path(cfg.out).expanduser() if cfg.out else fake.resolve().parent / "eval" / f"{fake.resolve().name}.json"
         return report(cfg, fake, Path(cfg.real).expanduser(), out)
@@ -88,11 +88,11 @@ def evaluate_kept(cfg: DictConfig) -> dict[str, Any]:
     row = METRICS[choose(list(cfg.metrics) if OmegaConf.is_list(cfg.metrics) else [cfg.metrics])[0]].rows[0]
     entries = {}
     for file in files:
-        loaded = Loaded.open(str(file))
+        loaded = Loaded.open(str(file), dataset=cfg.dataset)
         entries[file] = evaluate_run(cfg, loaded, quiet=True, place="kept")["metrics"][row]
         if rank() == 0:
             print(f"step {loaded.step}: {row} {entries[file]['value']:.4f}")
-    best = Loaded.open(str(max(files, key=lambda file: merit(entries[file]))))
+    best = Loaded.open(str(max(files, key=lambda file: merit(entries[file]))), dataset=cfg.dataset)
     return evaluate_run(cfg, best, chosen=f"best({row}, {cfg.split})")
 
 
@@ -107,6 +107,8 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Render a split with the generator of `loaded` (engine.checkpoint) and measure it; returns the report.
 
+    Another evaluation of the same images of this run, of which training may be one, is waited for.
+
     Beside the checkpoint appear eval/<step>.json, eval/<step>.png (source | generated | real) and eval/images/, which
     holds the generated images, the real ones and label maps as the data set's own loader sizes them, and a random
     sample of training images for the floors. For another split than test, or some of its images only, the same lies in
@@ -117,6 +119,24 @@ def evaluate_run(
         place: folder below eval/ for all of this.
         chosen: how this checkpoint was selected, where the file itself does not say; it ends the report's name.
     """
+    from engine.lock import FolderLock
+    from metrics.ranks import once
+
+    folder = loaded.path.parent / "eval"
+    if cfg.split != "test" or cfg.images is not None:
+        folder = folder / f"{cfg.split}-{cfg.images or 'all'}"
+    folder = folder / place
+    refuse_overlap("checkpoint", folder, {"dataset.root": data_root(loaded.cfg)})
+    lock = FolderLock(folder / ".lock", "an evaluation", "wait for its end")
+    try:
+        once(lock.wait)
+        return _evaluate_run(cfg, loaded, folder, quiet, chosen)
+    finally:
+        lock.release()
+
+
+def _evaluate_run(cfg: DictConfig, loaded: Any, folder: Path, quiet: bool, chosen: str | None) -> dict[str, Any]:
+    """`evaluate_run` in its folder, which no other evaluation writes to meanwhile."""
     import outputs
     from engine.build import build_dataset
     from engine.distributed import barrier, choose_device
@@ -136,16 +156,12 @@ def evaluate_run(
     from results.paper import paper_row
     from results.shapes import cited
 
-    run, device, folder = loaded.cfg, choose_device(cfg.device), loaded.path.parent / "eval"
+    run, device = loaded.cfg, choose_device(cfg.device)
     data, whole = split_of(run, cfg.split), cfg.split == "test" and cfg.images is None
-    if not whole:
-        folder = folder / f"{cfg.split}-{cfg.images or 'all'}"
-    folder = folder / place
     if chosen is not None:
         once(forget, folder, f"*-best-{cfg.split}.*")  # the choice among fewer checkpoints, or by another metric
     numbers = spread(len(data.sources()), cfg.images)
     sources, reals = Picked(data.sources(), numbers), Picked(data.reals(), spread(len(data.reals()), cfg.images))
-    refuse_overlap("checkpoint", folder, {"dataset.root": data_root(run)})
     measured = any(folder.glob("*.json"))  # before, perhaps by a version that left no lists
     images, written = folder / "images", list[tuple[Path, list[str], dict[str, Any]]]()
     origin: dict[str, Any] = {

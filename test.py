@@ -29,9 +29,10 @@ def test(cfg: DictConfig) -> Path:
     from engine.build import build_dataset
     from engine.checkpoint import Loaded
     from engine.distributed import choose_device
+    from engine.lock import FolderLock
     from engine.render import Painted, Reversed, check_pixels, load_generator, names_of, render
 
-    loaded = Loaded.open(cfg.checkpoint)
+    loaded = Loaded.open(cfg.checkpoint, dataset=cfg.dataset)
     names = [Precision.float32.value, Precision.bf16.value]
     if cfg.precision is not None and cfg.precision not in names:
         raise ConfigError(f"precision={cfg.precision}: one of {', '.join(names)} is wanted")
@@ -77,9 +78,10 @@ def test(cfg: DictConfig) -> Path:
     refuse_mixture(output, about)
     refuse_overlap("output", output, {"input": place_of(cfg.input), "dataset.root": data_root(loaded.cfg)})
     names = [f"{name}.png" for name in names_of(images)]
-    outputs.start("output", output, names, about)
-    count = render(generator, known, images, output, device, batch_size, cfg.workers, precision)
-    outputs.finish("output", output, names, about)
+    with FolderLock(output / ".lock", "test.py", "change output="):  # two at once would mix their images
+        outputs.start("output", output, names, about)
+        count = render(generator, known, images, output, device, batch_size, cfg.workers, precision)
+        outputs.finish("output", output, names, about)
     print(f"{count} images in {output}")
     return output
 
@@ -119,11 +121,12 @@ def warn_of_two_halves(images: Any, dataset: DictConfig) -> None:
 
     A run resizes its images to `dataset.size` whatever their shape, so one of them is looked at too, if it is there.
     """
-    from data.reading import SUFFIXES, read_header
+    from listing import PICTURES, walk
+    from pixels import read_header
 
     sizes = [tuple(dataset.size)] if dataset.get("size") else []
     for place in sorted(Path(str(dataset.root)).expanduser().glob("train*")) if dataset.get("root") else []:
-        found = (path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES - {".npy"} and path.is_file())
+        found = (place / prefix / name for prefix, names in walk(place, PICTURES) for name in names)
         with suppress(UserError):  # its own reader has the words for a damaged file
             sizes += [read_header(file).size for file in islice(found, 1)]
     file = images.files[0][0]

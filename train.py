@@ -1,5 +1,6 @@
 """Train: `python train.py [experiment=...] [dataset=...] [key=value ...]`; the same command again resumes."""
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -13,23 +14,32 @@ from omegaconf import DictConfig
 from engine.config import Precision, register, task_overrides
 from engine.launch import entry, launch
 from engine.paths import check_training
+from engine.preempt import Preempted, Preemption, leave_at_once
 
 
 def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
     """Train to the end of the config's schedule in a run folder; returns the last step.
 
     A folder that holds a checkpoint of the same config goes on from there, exactly. `overrides` are the words of the
-    command, to tell a default from a wish. SIGTERM and SIGUSR1 end it at a step with a checkpoint, as Preempted.
+    command, to tell a default from a wish. A signal (engine.preempt) ends it at a step with a checkpoint, as Preempted.
+
+    Raises: UserError, and others of engine/, for what cannot be trained; among them a folder that is in use.
     """
+    with Preemption() as preemption:
+        return _train(cfg, folder, overrides, preemption)
+
+
+def _train(cfg: DictConfig, folder: Path, overrides: Sequence[str], preemption: Preemption) -> int:
+    """`train`, while signals are heard."""
     import torch  # here and below, so that --help, a mistyped key and a missing folder answer without loading it
 
     from engine import distributed
-    from engine.build import Rates, build, build_dataset, held_out, memory_format, settle_channels
-    from engine.checkpoint import Loaded, RunFolder, start_from
+    from engine.build import Rates, build, build_dataset, held_out, memory_format, settle_channels, settle_palette
+    from engine.checkpoint import Loaded, RunFolder, claim, restore, start_from
     from engine.checks import validate
     from engine.guard import FiniteGuard, gradient_norm
     from engine.inputs import Inputs
-    from engine.preempt import Preempted, Preemption
+    from engine.lock import FolderLock
     from engine.profile import Profile
     from engine.record import Recorder, note_progress, note_start
     from engine.render import SampleGrid
@@ -46,22 +56,26 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
     device = distributed.choose_device(options.device)
     with (
         distributed.ranks(device),
-        Preemption(device) as preemption,
         Profile(folder, options.profile if rank == 0 else 0, device) as profile,
         ExitStack() as stack,
     ):
+        locks: list[FolderLock] = []  # rank 0 has the one of the folder
+        distributed.on_first(lambda: locks.append(stack.enter_context(claim(folder))))
+        settle_palette(cfg)
         data = build_dataset(cfg, "train", augment=True)
         inputs = Inputs.of(data)
         settle_channels(cfg, inputs)
         parts = build(cfg, inputs)
-        if cfg.checkpoint is not None and not (folder / "last.pt").is_file():
-            start_from(cfg.checkpoint, parts.networks)
         shown = held_out(cfg) if options.samples else None
         run = RunFolder(folder, cfg)
-        if rank == 0:
+
+        def prepare() -> bool:
             data.verify()
-            run.prepare()
-        distributed.barrier()
+            return run.prepare(data)
+
+        state = run.latest() if distributed.on_first(prepare) else None
+        if cfg.checkpoint is not None and state is None:
+            start_from(cfg.checkpoint, parts.networks)
 
         dtype = torch.float64 if options.precision is Precision.float64 else torch.float32
         layout = memory_format(cfg, device)
@@ -70,23 +84,15 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
         rates = Rates.of(cfg, parts)
         average = Average(torch.nn.ModuleDict(parts.generators), options.ema) if options.ema else None
 
-        state = run.latest()
         start = 0
         if state is not None:
             start = state["step"]
-            for name, network in parts.networks.items():
-                network.load_state_dict(state["networks"][name])
-            for name, optimizer in rates.optimizers.items():
-                optimizer.load_state_dict(state["optimizers"][name])
-            if average is not None:
-                average.load_state_dict(state["average"])
-            for name, images in state.get("pools", {}).items():
-                parts.pools[name].load_state(images, device)
+            restore(state, folder / "last.pt", parts.networks, rates.optimizers, average, parts.pools, device)
 
         sampler = StepSampler(len(data), options.batch_size, options.accumulate, cfg.seed, 0, 0, rank, world)
         plan = Plan(options, sampler.per_epoch)
         sampler.start, sampler.stop, sampler.plain_from = min(start, plan.steps), plan.steps, plan.plain_from
-        best = None if state is None else state.get("best")
+        best = distributed.on_first(lambda: run.best(state))
         judging = in_training(cfg) if cfg.evaluate.every else None
         if judging is not None:
             main_row = METRICS[judging.metrics[0]].rows[0]
@@ -94,7 +100,7 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
             if best is not None and {key: best[key] for key in choice} != choice:
                 best = None
         record = Recorder(folder, rank == 0, start, plan.steps, options.batch_size, state and state["record"])
-        guard = FiniteGuard(device)
+        guard = FiniteGuard(device, options.limit, folder)
         grid = (
             SampleGrid(shown, inputs, options.samples, device, dtype, cfg.dataset.name)
             if rank == 0 and shown is not None
@@ -124,8 +130,10 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
         @profile.part("checkpoint")
         def save(step: int, name: str = "last.pt") -> None:
             guard.settle()
-            pooled = {name: pool.state(world) for name, pool in parts.pools.items()} if options.pool else {}
+            pooled = {name: pool.state() for name, pool in parts.pools.items()} if options.pool else {}
             if rank == 0:
+                locks[0].check()
+                record.sync()
                 networks = {name: network.state_dict() for name, network in parts.networks.items()}
                 optimizers = {name: optimizer.state_dict() for name, optimizer in rates.optimizers.items()}
                 run.save(
@@ -199,7 +207,7 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
         with_generator, beside = parts.stepped(False), parts.stepped(True)
         parts.train_others(False)
         begun, end, reached, stopped = time.perf_counter(), False, start, False
-        preemption.listen()
+        preemption.listen(device)
         coming = stack.enter_context(batches(data, sampler, options.workers, device))
         for step in range(start, plan.steps):
             profile.step()
@@ -217,7 +225,7 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
             # Where the discriminator comes first (CUT), one micro-batch's graph waits for it; several would all have to
             # be kept, so that their images are made twice instead.
             first, alone = parts.setting.discriminator_first, options.accumulate == 1
-            if first and not alone:
+            if first and not alone and others:
                 with autocast:
                     fakes = [parts.generator_step.fakes(batch, draw) for batch in micros]
                 step_others(step, fakes, values)
@@ -242,14 +250,14 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
                 values[f"norm/{name}"] = gradient_norm(network)
             rates.optimizers["generator"].step()
             if not first:
-                if options.regenerate_fake:
+                if options.regenerate_fake and parts.discriminators:
                     with autocast:
                         kept = [parts.generator_step.fakes(batch, draw) for batch in micros]
                 step_others(step, kept, values)
 
             if average is not None:
                 average.update()
-            guard.watch(step + 1, values)
+            guard.watch(step + 1, values, micros)
             record.add(values, waited)
             if (step + 1) % options.log_every == 0:
                 sums = {**record.means(), "minutes": torch.tensor((time.perf_counter() - begun) / 60, device=device)}
@@ -278,7 +286,8 @@ def train(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> int:
         preemption.settle()
         distributed.barrier()
     if stopped:
-        raise Preempted(f"{folder}: stopped by a signal, saved at step {reached}; the same command goes on")
+        words = f"{folder}: stopped by a signal, saved at step {reached}; the same command goes on"
+        raise Preempted(words, preemption.code)
     return reached
 
 
@@ -307,17 +316,15 @@ def main(cfg: DictConfig) -> None:
     """The command line."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     check_training(cfg, folder)
-    from engine.distributed import rank
-    from engine.preempt import EXIT_CODE, Preempted
-
     try:
         train(cfg, folder, task_overrides())
     except Preempted as stop:
-        if rank() == 0:
+        if os.environ.get("RANK", "0") == "0":
             print(stop, flush=True)
-        sys.exit(EXIT_CODE)
+        sys.exit(stop.code)
 
 
 register()
 if __name__ == "__main__":
+    leave_at_once()
     launch(main)

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.plain_norm import instance_norm
+
 LAYERS = (0, 4, 8, 12, 16)
 
 
@@ -36,8 +38,8 @@ class Block(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.ReflectionPad2d(1), nn.Conv2d(width, width, 3), nn.InstanceNorm2d(width), nn.ReLU(True),
-            nn.ReflectionPad2d(1), nn.Conv2d(width, width, 3), nn.InstanceNorm2d(width),
+            nn.ReflectionPad2d(1), nn.Conv2d(width, width, 3), instance_norm(width), nn.ReLU(True),
+            nn.ReflectionPad2d(1), nn.Conv2d(width, width, 3), instance_norm(width),
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
@@ -49,7 +51,7 @@ class Generator(nn.Module):
         super().__init__()
 
         def stage(channels: int, out: int, kernel: int, padding: int) -> list[nn.Module]:
-            return [nn.Conv2d(channels, out, kernel, padding=padding), nn.InstanceNorm2d(out), nn.ReLU()]
+            return [nn.Conv2d(channels, out, kernel, padding=padding), instance_norm(out), nn.ReLU()]
 
         layers = [nn.ReflectionPad2d(3), *stage(3, width, 7, 0)]
         layers += [*stage(width, 2 * width, 3, 1), Down(2 * width), *stage(2 * width, 4 * width, 3, 1), Down(4 * width)]
@@ -66,8 +68,6 @@ class Generator(nn.Module):
             x = layer(x)
             if index in LAYERS:
                 found.append(x)
-                if x.requires_grad:  # the patches' gradient comes back in channels_last, with which the backward of
-                    x.register_hook(Tensor.contiguous)  # nn.InstanceNorm2d is wrong on a CPU at batch 1 (torch 2.14)
             if index == LAYERS[-1]:
                 break
         return found
@@ -77,9 +77,9 @@ def discriminator(width: int = 64) -> nn.Module:
     layers: list[nn.Module] = [nn.Conv2d(3, width, 4, padding=1), nn.LeakyReLU(0.2, True), Down(width)]
     for factor in (1, 2):
         out = 2 * factor * width
-        layers += [nn.Conv2d(factor * width, out, 4, padding=1), nn.InstanceNorm2d(out)]
+        layers += [nn.Conv2d(factor * width, out, 4, padding=1), instance_norm(out)]
         layers += [nn.LeakyReLU(0.2, True), Down(out)]
-    layers += [nn.Conv2d(4 * width, 8 * width, 4, padding=1), nn.InstanceNorm2d(8 * width), nn.LeakyReLU(0.2, True)]
+    layers += [nn.Conv2d(4 * width, 8 * width, 4, padding=1), instance_norm(8 * width), nn.LeakyReLU(0.2, True)]
     return nn.Sequential(*layers, nn.Conv2d(8 * width, 1, 4, padding=1))
 
 

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
+from benchmarks.plain_norm import instance_norm
+
 LAYER_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
 TAPPED = (1, 6, 11, 20, 29)  # relu1_1, relu2_1, relu3_1, relu4_1, relu5_1 of VGG19
 
@@ -89,7 +91,7 @@ class Scale(nn.Module):
         for stage in (1, 2, 3):
             conv = spectral(nn.Conv2d(width, min(2 * width, 512), 4, 1 if stage == 3 else 2, 2, bias=False))
             width = min(2 * width, 512)
-            layers = nn.Sequential(nn.Sequential(conv, nn.InstanceNorm2d(width)), nn.LeakyReLU(0.2))
+            layers = nn.Sequential(nn.Sequential(conv, instance_norm(width)), nn.LeakyReLU(0.2))
             setattr(self, f"model{stage}", layers)
         self.model4 = nn.Sequential(nn.Conv2d(width, 1, 4, 1, 2))
 

@@ -16,7 +16,6 @@ from benchmarks.compare import Item, main
 from benchmarks.cut_step import same_weights
 from benchmarks.steps import TrainingStep, difference, drift, floor, variants
 from engine.inputs import Inputs
-from models.blocks import SpectralConv2d
 from models.official import official_name
 
 
@@ -49,13 +48,9 @@ def load(plain: nn.Module, network: nn.Module) -> None:
 
 
 def load_step(plain: plain_spade.Step, step: TrainingStep) -> None:
-    """Copy our networks, the discriminator's spectral norms settled: ours makes one power iteration a step more."""
-    discriminator = step.parts.discriminators["discriminator"]
-    for layer in discriminator.modules():
-        if isinstance(layer, SpectralConv2d):
-            layer.iterate(1000)
+    """Copy our networks."""
     load(plain.generator, step.parts.generator)
-    load(plain.discriminator, discriminator)
+    load(plain.discriminator, step.parts.discriminators["discriminator"])
     same_weights({step.parts.encoder: plain.perceptual})
 
 

@@ -55,7 +55,7 @@ class TrainingStep:
             values[f"norm/{name}"] = gradient_norm(network)
         self.optimizers["generator"].step()
         if not first:
-            if self.cfg.train.regenerate_fake:
+            if self.cfg.train.regenerate_fake and self.parts.discriminators:
                 with autocast:
                     kept = parts.generator_step.fakes(moved, self.steps)
             values |= self._step_others(kept, autocast)

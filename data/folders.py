@@ -8,12 +8,12 @@ NAME may contain folders. `val` may be absent: constructing that split raises Mi
 Names, headers and partners are checked by the constructors; pixels by `verify` and whenever an item is read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from data.example import Example, Key, unpack
 from data.files import check_aspect, find_inputs, in_threads, match, read_headers
-from data.labels import score_map
+from data.labels import Palette, score_map
 from data.manifest import check_manifest
 from data.reading import check_images, read_image
 from data.sides import Side
@@ -42,7 +42,7 @@ class Paired:
         flip: whether augmentation mirrors half of the items.
         labels: true reads sources as label ids, false as images.
         classes: number of label ids, 0..classes-1. ignore: the id of unknown pixels, which become an extra class.
-        palette: file of the colours of RGB labels (`labels.read_palette`).
+        palette: colours of RGB labels, a file of them or a list (`labels.read_palette`).
         unscored: ids that metrics leave out. scored: instead, the training id of each id, 255 for none.
         instance: read instance/ as well. channels: of image sources; null takes what the files have.
         cache: folder that keeps resized images for later epochs and runs (`store.ImageStore`), where `augment` is set;
@@ -68,7 +68,7 @@ class Paired:
         labels: bool = True,
         classes: int | None = None,
         ignore: int | None = None,
-        palette: str | Path | None = None,
+        palette: Palette | None = None,
         unscored: Sequence[int] = (),
         scored: Sequence[int] | None = None,
         instance: bool = False,
@@ -157,6 +157,10 @@ class Paired:
         """The items whose targets are the real images: the data set itself."""
         return self
 
+    def content(self) -> Mapping[str, Mapping[str, Path]]:
+        """Name -> file, by folder: all that the items are read from."""
+        return self.files
+
     def verify(self, limit: int = VERIFY_LIMIT) -> None:
         """Decodes every file and checks every id, once before training; nothing for more than `limit` items.
 
@@ -185,7 +189,7 @@ class Inputs:
         labels: bool = True,
         classes: int | None = None,
         ignore: int | None = None,
-        palette: str | Path | None = None,
+        palette: Palette | None = None,
         instance: bool = False,
         channels: int | None = None,
     ) -> None:

@@ -6,7 +6,9 @@ Shapes: B batch, H height, W width, E 0 or 1 edge channel.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from errors import UserError
 
+Palette = str | Path | Sequence[Sequence[int]]  # a file, or rows ID R G B
 UNSCORED = 255  # the training id that metrics leave out
 PALETTES = ("cityscapes", "gta", "camvid", "shapes", "distinct")  # names that `colors` has a table for
 
@@ -128,8 +131,16 @@ def score_map(classes: int, unscored: list[int] | None = None, scored: list[int]
     return (table + [UNSCORED] * 256)[:256]
 
 
-def read_palette(file: str | Path) -> dict[tuple[int, int, int], int]:
-    """Colours and ids of an RGB label map.
+def palette_rows(palette: Palette) -> list[list[int]]:
+    """Rows [ID, R, G, B] in order of ids: as a checkpoint holds a palette, whose file may be gone when it is used.
+
+    Raises: UserError, as `read_palette`.
+    """
+    return sorted([label, *color] for color, label in read_palette(palette).items())
+
+
+def read_palette(palette: Palette) -> dict[tuple[int, int, int], int]:
+    """Colours and ids of an RGB label map, out of a file or of `palette_rows`.
 
     Two forms are understood. Text: one colour a line, `ID R G B [name]`, separated by blanks or commas, `#` opens a
     comment. JSON (suffix .json): a list of [R, G, B], whose positions are the ids, or an object {"ID": [R, G, B]}.
@@ -138,14 +149,15 @@ def read_palette(file: str | Path) -> dict[tuple[int, int, int], int]:
     Raises: UserError naming file and line where the file is missing or malformed, gives a colour two ids, or has its
     columns in the order R G B ID.
     """
-    file = Path(file)
+    if not isinstance(palette, str | Path):
+        return _palette_of("dataset.palette", [(f"row {number}", row) for number, row in enumerate(palette, 1)])
+    file = Path(palette)
     try:
         if file.exists() and not file.is_file():
             raise UserError(f"{file}: is no file; set dataset.palette to a file of lines ID R G B")
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: cannot be read as a palette ({error}); set dataset.palette") from error
-    rows: list[tuple[str, list]] = []
     try:
         if file.suffix.lower() == ".json":
             data = json.loads(text)
@@ -156,6 +168,11 @@ def read_palette(file: str | Path) -> dict[tuple[int, int, int], int]:
             rows = [(f"line {number}", words[:4]) for number, words in enumerate(lines, 1) if words]
     except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{file}: is not a palette ({error}); wanted a JSON list or object of [R, G, B]") from error
+    return _palette_of(file, rows)
+
+
+def _palette_of(file: str | Path, rows: list[tuple[str, Any]]) -> dict[tuple[int, int, int], int]:
+    """Colour -> id, checked; `file` and the place of each row are for errors."""
     table: dict[tuple[int, int, int], int] = {}
     for place, row in rows:
         try:
@@ -170,7 +187,7 @@ def read_palette(file: str | Path) -> dict[tuple[int, int, int], int]:
             raise UserError(f"{file}: {place} gives colour {red},{green},{blue} the id {label}, before it was {first}")
     if not table:
         raise UserError(f"{file}: holds no colours; wanted lines ID R G B")
-    if file.suffix.lower() != ".json":
+    if isinstance(file, Path) and file.suffix.lower() != ".json":
         ids, blues = ({int(row[at]) for _, row in rows} for at in (0, 3))
         if _count_up(blues) and not _count_up(ids):
             raise UserError(f"{file}: its last column counts up, its first does not: R G B ID? Wanted lines ID R G B")

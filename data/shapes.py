@@ -5,6 +5,7 @@ is drawn and why its pixel-wise median is grey.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 
@@ -98,6 +99,10 @@ class Shapes:
         """The items whose targets are the real images: the data set itself."""
         return self
 
+    def content(self) -> dict[str, dict[str, Path]]:
+        """No files: the settings alone decide what the scenes are."""
+        return {}
+
     def verify(self) -> None:
         """Nothing to check: there are no files."""
 
@@ -155,6 +160,10 @@ class UnpairedShapes(TwoSides):
         """The odd scenes, as an image of the second style."""
         scene = self.shapes.scene(2 * index + 1, self.styles[1])
         return Example(name=self.real_names[index], target=torch.from_numpy(scene.image))
+
+    def content(self) -> dict[str, dict[str, Path]]:
+        """No files: the settings alone decide what the scenes are."""
+        return {}
 
     def verify(self) -> None:
         """Nothing to check: there are no files."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from data.example import Example
 from data.files import read_headers
-from data.labels import read_palette
+from data.labels import Palette, read_palette
 from data.reading import LabelReader, check_images, read_image, read_instance
 from errors import UserError
 from listing import ImageFiles
@@ -20,7 +20,7 @@ class Sources:
         labels: bool,
         classes: int | None,
         ignore: int | None,
-        palette: str | Path | None,
+        palette: Palette | None,
         instance: bool,
         channels: int | None,
     ) -> None:

@@ -182,6 +182,10 @@ class Unpaired(TwoSides):
         file = self.real_files[self.real_keys[index]]
         return Example(name=self.real_names[index], target=read_image(file, self.target_channels))
 
+    def content(self) -> Mapping[str, Mapping[str, Path]]:
+        """Name -> file of both sides."""
+        return {"source": self.files, "target": self.real_files}
+
     def verify(self, limit: int = VERIFY_LIMIT) -> None:
         """Decodes every file of a side and checks every id, once before training; skips a side of more than `limit`.
 

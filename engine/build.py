@@ -12,9 +12,10 @@ from omegaconf import DictConfig
 from torch import nn
 
 from data.folders import MissingSplit
+from data.labels import palette_rows
 from engine.checks import choices, encoded
 from engine.config import ConfigError, Init
-from engine.distributed import rank, world
+from engine.distributed import world
 from engine.inputs import Inputs
 from engine.pool import ImagePool
 from engine.sampling import mix
@@ -120,9 +121,16 @@ def settle_channels(cfg: DictConfig, inputs: Inputs) -> None:
     found = {"source_channels": inputs.source_channels, "target_channels": inputs.target_channels}
     if not inputs.labels:
         found["channels"] = inputs.source_channels
-    for key in found.keys() & cfg.dataset.keys():
-        if cfg.dataset[key] is None:
+    for key in found:
+        if key in cfg.dataset and cfg.dataset[key] is None:
             cfg.dataset[key] = found[key]
+
+
+def settle_palette(cfg: DictConfig) -> None:
+    """Replace the path of a palette in the config by its colours: a checkpoint is then read without that file."""
+    palette = cfg.dataset.get("palette")
+    if isinstance(palette, str):
+        cfg.dataset.palette = palette_rows(palette)
 
 
 def memory_format(cfg: DictConfig, device: torch.device) -> torch.memory_format:
@@ -171,7 +179,9 @@ def build(cfg: DictConfig, inputs: Inputs) -> Build:
     _check_views(cfg, inputs, terms, encoder, kind)
     _check_channels(cfg, inputs, terms, encoder)
     taps = encoder.layers if isinstance(encoder, GeneratorEncoder) else []
-    setting: Any = make(cfg.setting, "setting", **generators, reads=reads, taps=taps)
+    needed = [judge for judge in kind.judges if judged([judge]) & reads]
+    wanted = reads.union(judge.fake for judge in needed)
+    setting: Any = make(cfg.setting, "setting", **generators, reads=wanted, taps=taps)
 
     verdicts = judged(kind.judges)
     late = {name for name, term in terms.items() if term.reads & verdicts or getattr(term, "learned", False)}
@@ -182,9 +192,10 @@ def build(cfg: DictConfig, inputs: Inputs) -> Build:
         )
         for chosen in (False, True)
     )
-    needed = [judge for judge in kind.judges if judged([judge]) & reads]
     discriminators = _discriminators(cfg, inputs, kind, needed)
-    pools = {name: ImagePool(cfg.train.pool, mix(cfg.seed, 15, at), rank()) for at, name in enumerate(discriminators)}
+    pools = {name: ImagePool(cfg.train.pool, mix(cfg.seed, 15, at)) for at, name in enumerate(discriminators)}
+    again = frozenset(judge.fake for judge in needed)  # read by the steps beside the generator's
+    again = again.union(*(term.reads for term in terms.values() if getattr(term, "learned", False)))
     other_steps: dict[str, Any] = {}
     if any(getattr(term, "learned", False) for term in terms.values()):
         other_steps["parts"] = PartsStep(after)
@@ -202,7 +213,7 @@ def build(cfg: DictConfig, inputs: Inputs) -> Build:
         encoder,
         plain,
         discriminators,
-        GeneratorStep(setting, encoder, plain, cfg.train.log_layers),
+        GeneratorStep(setting, encoder, plain, cfg.train.log_layers, again),
         other_steps,
         Late(needed, discriminators, after, kind.conditional) if late else None,
         pools,

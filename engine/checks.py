@@ -138,8 +138,8 @@ def validate(cfg: DictConfig, world: int = 1, overrides: Sequence[str] = ()) -> 
             f"protocol: experiment=demo, the default, sets train.steps={train.steps} and train.lr={train.lr} after it; "
             "give both, e.g. train.steps=null train.lr=2e-4, or choose another experiment"
         )
-    for key in ("lr_discriminator", "minutes"):
-        if train[key] is not None and train[key] <= 0:
+    for key in ("lr_discriminator", "minutes", "limit"):
+        if train[key] is not None and not train[key] > 0:
             raise ConfigError(f"train.{key}={train[key]}: must be above 0, or null")
     if len(train.betas) != 2 or not all(0 <= beta < 1 for beta in train.betas):
         raise ConfigError(

@@ -69,6 +69,7 @@ class Train:
     pool: int = 0
     decay_crop: bool = True
     ema: float = 0.0
+    limit: float | None = 1e6
     precision: Precision = Precision.float32
     channels_last: bool | None = None
     compile: bool = False
@@ -183,7 +184,7 @@ def trunk_keys() -> list[str]:
 NEUTRAL = re.compile(
     r"^[+~]*(experiment|dataset|run|seed|weights_dir|offline|dataset\.(root|name|cache)|hydra\..*|hydra/.*"
     r"|paper|paper\..*|deviations|deviations_data|evaluate\.\w+"
-    r"|train\.(steps|epochs|minutes|workers|device|log_every|log_layers|sample_every|samples|save_every|keep|profile))(@|=|$)"
+    r"|train\.(steps|epochs|minutes|limit|workers|device|log_every|log_layers|sample_every|samples|save_every|keep|profile))(@|=|$)"
 )
 
 

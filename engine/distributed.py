@@ -2,9 +2,10 @@
 
 import inspect
 import os
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -13,6 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from engine.memory import keep_large_blocks
 from errors import UserError
+
+Result = TypeVar("Result")
 
 
 def rank() -> int:
@@ -92,6 +95,21 @@ def broadcast(tensors: Iterable[Tensor]) -> None:
     if world() > 1:
         for tensor in tensors:
             dist.broadcast(tensor, 0)
+
+
+def on_first(work: Callable[[], Result]) -> Result:
+    """The result of rank 0, on every rank; the others wait. Where it fails, they end at once, without a word."""
+    if world() == 1:
+        return work()
+    told: list[Any] = [None, False]
+    try:
+        if rank() == 0:
+            told[:] = work(), True
+    finally:
+        dist.broadcast_object_list(told)
+    if not told[1]:
+        sys.exit(1)
+    return told[0]
 
 
 def barrier() -> None:

@@ -39,8 +39,17 @@ class Inputs:
 
     @classmethod
     def from_json(cls, text: str) -> "Inputs":
-        """The inverse of `json`."""
-        return cls(**json.loads(text))
+        """The inverse of `json`. Raises: ValueError for anything else."""
+        found = json.loads(text)
+        if not isinstance(found, dict) or found.keys() != cls.__dataclass_fields__.keys():
+            raise ValueError(f"inputs: expected the keys {', '.join(cls.__dataclass_fields__)}")
+        for key, value in found.items():
+            optional, switch = key in ("classes", "ignore"), key in ("labels", "instance", "aligned")
+            if not (optional and value is None) and type(value) is not (bool if switch else int):
+                raise ValueError(
+                    f"inputs: {key} is {str(value)[:40]!r}; expected {'true or false' if switch else 'a whole number'}"
+                )
+        return cls(**found)
 
     def json(self) -> str:
         """One line."""

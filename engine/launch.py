@@ -7,6 +7,7 @@ import io
 import os
 import re
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,13 +18,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from engine.paths import GONE
 from engine.pipes import quiet_pipes
-from errors import UserError
+from errors import Diverged, UserError
 
 OUTSIDE = {  # what the system refuses: no fault of ours
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR,
     errno.ENAMETOOLONG, errno.ELOOP, errno.EFBIG, errno.EIO, errno.ESTALE,
 }  # fmt: skip
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+HEAD_START = 3.0  # seconds that the first rank has to print and to end
 
 
 def entry(name: str) -> Callable[[Callable[[DictConfig], object]], Callable[[], None]]:
@@ -37,6 +39,8 @@ def entry(name: str) -> Callable[[Callable[[DictConfig], object]], Callable[[], 
         def job(cfg: DictConfig) -> None:
             try:
                 function(cfg)
+            except Diverged as error:
+                fail_together(str(error))
             except (UserError, OmegaConfBaseException) as error:
                 fail(explain(error, sys.argv[1:]))
 
@@ -94,6 +98,15 @@ def fail(message: str) -> None:
     rank = os.environ.get("RANK", "0")
     print(f"error: {message}" if rank == "0" else f"error (rank {rank}): {message}", file=sys.stderr, flush=True)
     sys.exit(1)
+
+
+def fail_together(message: str) -> None:
+    """`fail` of what all ranks found at once: the first one tells it. torchrun ends the others as soon as one has
+    ended; these wait, so that it is not the first that is cut short."""
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(HEAD_START)
+        sys.exit(1)
+    fail(message)
 
 
 def explain(error: Exception, arguments: list[str]) -> str:

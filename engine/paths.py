@@ -87,7 +87,7 @@ def check_training(cfg: DictConfig, folder: Path) -> None:
     if root is not None:
         check_root(root)
         refuse_overlap("hydra.run.dir", folder, {"dataset.root": root})
-    if cfg.checkpoint is not None:
+    if cfg.checkpoint is not None and not (folder / "last.pt").is_file():  # a run goes on without its beginning
         check_checkpoint(cfg.checkpoint)
     if cfg.evaluate.every:
         check_segmenter(cfg.evaluate.segmenter)

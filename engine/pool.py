@@ -4,30 +4,35 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from engine.distributed import rank, world
 from engine.sampling import mix
 
 
 class ImagePool:
-    """Keeps `size` generated images of one rank, detached, and hands out a mixture of old and new ones.
+    """Keeps `size` generated images, detached, and hands out a mixture of old and new ones.
 
     Until it is full, new images are kept and returned. Then each is, with probability 1/2, exchanged for a random kept
     one, else returned as it is. Size 0 returns everything as it is.
+
+    Every rank takes in the images of all ranks in the order in which one rank would see them, draws alike, and returns
+    its own share: the pools are equal on all ranks, and what comes out does not depend on their number.
     Args:
-        size: images; seed: of the run; rank: of this process, whose draws differ from other ranks'.
+        size: images; seed: of the run.
     """
 
-    def __init__(self, size: int, seed: int, rank: int = 0) -> None:
-        self.size, self.seed, self.rank = size, seed, rank
+    def __init__(self, size: int, seed: int) -> None:
+        self.size, self.seed = size, seed
         self.images: list[Tensor] = []
 
     def exchange(self, new: Tensor, draw: int) -> Tensor:
-        """(B, C, H, W) new images to as many for the discriminator; choices are a function of seed, rank and `draw`."""
+        """(B, C, H, W) new images to as many for the discriminator; choices are a function of seed and `draw`. Every
+        rank must call it, with equally many."""
         new = new.detach()
         if self.size == 0:
             return new
-        random = torch.Generator().manual_seed(mix(self.seed, 6, self.rank, draw))
+        random = torch.Generator().manual_seed(mix(self.seed, 6, draw))
         out = []
-        for image in new:
+        for image in _of_all_ranks(new):
             if len(self.images) < self.size:
                 self.images.append(image.clone())
             elif torch.rand((), generator=random) < 0.5:
@@ -35,19 +40,24 @@ class ImagePool:
                 kept, self.images[at] = self.images[at], image.clone()
                 image = kept
             out.append(image)
-        return torch.stack(out)
+        first = rank() * len(new)
+        return torch.stack(out[first : first + len(new)])
 
-    def state(self, world: int = 1) -> Tensor:
-        """(world, n, C, H, W): the kept images of every rank; every rank must call it. Empty where nothing is kept."""
-        if not self.images:  # so on every rank
-            return torch.empty(world, 0)
-        own = torch.stack(self.images)
-        if world == 1:
-            return own[None].cpu()
-        every = [torch.empty_like(own) for _ in range(world)]
-        dist.all_gather(every, own.contiguous())
-        return torch.stack(every).cpu()
+    def state(self) -> Tensor:
+        """(n, C, H, W), the kept images, equal on every rank."""
+        return torch.stack(self.images).cpu() if self.images else torch.empty(0, 0, 0, 0)
 
     def load_state(self, state: Tensor, device: torch.device) -> None:
-        """Take saved images over; with another number of ranks than saved, ranks take the saved pools in turn."""
-        self.images = [image.to(device) for image in state[self.rank % len(state)]][: self.size]
+        """Take saved images over; (ranks, n, C, H, W) of older checkpoints, which kept a pool for each rank, too."""
+        if state.numel():
+            self.images = list(state.flatten(0, -4)[: self.size].to(device))
+
+
+def _of_all_ranks(new: Tensor) -> list[Tensor]:
+    if world() == 1:
+        return list(new)
+    every = [new.new_empty(new.shape) for _ in range(world())]
+    dist.all_gather(every, new.contiguous())
+    last = new.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if last else torch.contiguous_format
+    return [image for images in every for image in images.contiguous(memory_format=layout)]

@@ -12,10 +12,12 @@ a GPU it is an upper bound of what is lost, as the device still works off what w
 """
 
 import json
+import os
 import platform
 import resource
 import subprocess
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
@@ -28,7 +30,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from files import atomically
+from files import atomically, write_text
 
 TIMING = ("images_per_second", "data_wait", "memory_mb", "time")
 
@@ -49,7 +51,7 @@ class Recorder:
             return
         (folder / "samples").mkdir(exist_ok=True)
         self.log = folder / "log.jsonl"
-        _truncate(self.log, start)
+        restore_log(self.log, start)
         self.board = Board(folder / "tensorboard", start)
         self.bar = tqdm(
             total=stop, initial=start, unit="step", dynamic_ncols=True, smoothing=0.1, mininterval=1.0, disable=None
@@ -106,6 +108,12 @@ class Recorder:
                     print(f"step {step} of {self.bar.total}: {losses}; {speed:.1f} images/s", flush=True)
         self.sums, self.count = {}, 0
         self.started, self.waited, self.since = time.perf_counter(), 0.0, 0
+
+    def sync(self) -> None:
+        """Flush log.jsonl to disk: before a checkpoint, so that no crash keeps the checkpoint and loses its lines."""
+        if self.first:
+            with self.log.open("ab") as file:
+                os.fsync(file.fileno())
 
     def samples(self, step: int, rows: list[list[np.ndarray]]) -> None:
         """Write samples/<step>.png: one row an input, source | fake | target, uint8 (H, W, 3) each."""
@@ -172,22 +180,66 @@ class Board:
             tqdm.write(f"{self.folder}: cannot be written ({reason}); training goes on without TensorBoard")
 
 
-def _truncate(log: Path, step: int) -> None:
-    """Drop lines after `step` and a half-written last one: what a killed run logged beyond its checkpoint."""
-    if not log.is_file():
-        return
-    kept = []
-    for line in log.read_text().splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            break
-        if row["step"] > step:
-            break
-        kept.append(line + "\n")
-    temporary = log.with_suffix(".tmp")
-    temporary.write_text("".join(kept))
-    temporary.replace(log)
+def restore_log(log: Path, step: int) -> None:
+    """Drop the lines after `step` and a half-written last one, which a killed run logged beyond its checkpoint.
+
+    Other damage costs the damaged lines only: what is readable stays, the file as it was is put aside, and one line on
+    the terminal says so.
+    """
+    try:
+        whole = log.read_bytes()
+    except FileNotFoundError:
+        whole = b""
+    *lines, tail = whole.split(b"\n")
+    steps = dict(enumerate(map(_step_of, [*lines, tail])))
+    held = {number: found for number, found in steps.items() if found is not None and found <= step}
+    chosen = _increasing(held)
+    # A half-written last line is no damage, nor is what was logged beyond the checkpoint, which stands at the end.
+    last = max(chosen, default=-1)
+    expected = {number for number, found in steps.items() if number > last and found is not None and found > step}
+    damaged = [number + 1 for number in range(len(lines)) if number not in chosen and number not in expected]
+    kept = [[*lines, tail][number] + b"\n" for number in sorted(chosen)]
+    if damaged:
+        aside = _unused(log.with_name(f"{log.stem}.damaged{log.suffix}"))
+        with atomically(aside) as file:
+            file.write(whole)
+        numbers = ", ".join(map(str, damaged[:5])) + (", ..." if len(damaged) > 5 else "")
+        print(f"{log}: {len(damaged)} damaged lines ({numbers}) are left out; the file as it was is {aside.name}")
+    with atomically(log) as file:
+        file.write(b"".join(kept))
+
+
+def _step_of(line: bytes) -> int | None:
+    """The step of a line of log.jsonl, or None for a damaged one."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):  # no JSON, or no UTF-8
+        return None
+    step = row.get("step") if isinstance(row, dict) else None
+    return step if type(step) is int and step >= 0 else None
+
+
+def _increasing(values: dict[int, int]) -> set[int]:
+    """Keys of the longest subsequence that strictly increases: of lines with one wrong step, all others."""
+    smallest, ends, before = list[int](), list[int](), dict[int, int]()  # by length: last value, its key; predecessor
+    for key, value in values.items():
+        at = bisect_left(smallest, value)
+        if at:
+            before[key] = ends[at - 1]
+        smallest[at : at + 1], ends[at : at + 1] = [value], [key]
+    chain = ends[-1:]
+    while chain and chain[-1] in before:
+        chain.append(before[chain[-1]])
+    return set(chain)
+
+
+def _unused(path: Path) -> Path:
+    """`path`, or with a number before its suffix the first that is not taken."""
+    found, number = path, 1
+    while found.exists():
+        number += 1
+        found = path.with_name(f"{path.stem}{number}{path.suffix}")
+    return found
 
 
 def grid(rows: list[list[np.ndarray]], gap: int = 2) -> np.ndarray:
@@ -224,12 +276,12 @@ def note_start(folder: Path, step: int, device: torch.device, world: int) -> Non
         kept = []
     found = environment(device, world)
     found["commits"] = [*kept, {"step": step, "commit": found["commit"]}]
-    path.write_text(json.dumps(found, indent=1) + "\n")
+    write_text(path, json.dumps(found, indent=1) + "\n")
 
 
 def note_progress(folder: Path, step: int, steps: int) -> None:
     """Write progress.txt: the last checkpoint's step and the step at which the run ends, as `60 of 120`."""
-    (folder / "progress.txt").write_text(f"{step} of {steps}\n")
+    write_text(folder / "progress.txt", f"{step} of {steps}\n")
 
 
 def environment(device: torch.device, world: int) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class Paired(nn.Module):
 
     Args:
         generator: maps the semantic map or source image to an image in [-1, 1].
-        reads: names of the views that terms read; further views than these need not be made.
+        reads: names of the views that terms read or discriminators judge; further views than these need not be made.
         taps: layers of the generator that the encoder reads; none here, an encoder pass of its own makes them.
     """
 
@@ -62,8 +62,8 @@ class Paired(nn.Module):
         super().__init__()
         self.generator = generator
 
-    def forward(self, batch: Mapping[str, Any], draw: int = 0, fakes_only: bool = False) -> Images:
-        """The views of a batch; `draw` seeds what is random, nothing here; `fakes_only`: no more than is judged."""
+    def forward(self, batch: Mapping[str, Any], draw: int = 0, only: Collection[str] | None = None) -> Images:
+        """The views of a batch; `draw` seeds what is random, nothing here; `only`: names of what to make."""
         source = batch["source"]
         return Images({"source": source, "target": batch["target"], "fake": self.generator(source)})
 
@@ -101,16 +101,17 @@ class Unpaired(nn.Module):
         self.outputs = ["fake", "identity"][: len(self.inputs)]
         self.taps, self.flip_equivariance = list(taps), flip_equivariance
 
-    def forward(self, batch: Mapping[str, Any], draw: int = 0, fakes_only: bool = False) -> Images:
-        """The views of a batch; `draw` seeds the coin of flip equivariance, one for the whole batch; `fakes_only`: no
-        identity and no features."""
-        inputs, outputs = (["source"], ["fake"]) if fakes_only else (self.inputs, self.outputs)
+    def forward(self, batch: Mapping[str, Any], draw: int = 0, only: Collection[str] | None = None) -> Images:
+        """The views of a batch; `draw` seeds the coin of flip equivariance, one for the whole batch; `only`: names of
+        what to make, without features."""
+        both = only is None or "identity" in only
+        inputs, outputs = (self.inputs, self.outputs) if both else (["source"], ["fake"])
         flip = self.flip_equivariance and int(torch.randint(2, (), generator=torch.Generator().manual_seed(draw))) == 1
         seen = torch.cat([batch[name] for name in inputs])
         if flip:
             seen = seen.flip(-1)
         features: list[Tensor] = []
-        if self.taps and not flip and not fakes_only:
+        if self.taps and not flip and only is None:
             made, features = self.generator.tapped(seen, self.taps)
         else:
             made = self.generator(seen)
@@ -165,17 +166,15 @@ class Cycle(nn.Module):
     ) -> None:
         super().__init__()
         self.generator, self.generator_source = generator, generator_source
-        self.reads = frozenset(reads)
+        self.reads = self._with_way(reads)
 
-    def forward(self, batch: Mapping[str, Any], draw: int = 0, fakes_only: bool = False) -> Images:
-        """The views of a batch; `draw` seeds what is random, nothing here; `fakes_only`: no more than is judged."""
+    def forward(self, batch: Mapping[str, Any], draw: int = 0, only: Collection[str] | None = None) -> Images:
+        """The views of a batch; `draw` seeds what is random, nothing here; `only`: names of what to make."""
         source, target = batch["source"], batch["target"]
-        reads = frozenset() if fakes_only else self.reads
+        reads = self._with_way(only) if only is not None else self.reads
         # What one generator makes of several views goes through it as one batch.
-        wanted = [("fake", source), ("identity", target)]
-        made = self._translate(self.generator, wanted, reads)
-        back = [("fake_source", target), ("identity_source", source)]
-        made |= self._translate(self.generator_source, back, reads)
+        made = self._translate(self.generator, {"fake": source, "identity": target}, reads)
+        made |= self._translate(self.generator_source, {"fake_source": target, "identity_source": source}, reads)
         if "cycled_source" in reads:
             made["cycled_source"] = self.generator_source(made["fake"])
         if "cycled_target" in reads:
@@ -183,7 +182,15 @@ class Cycle(nn.Module):
         return Images({"source": source, "target": target, **made})
 
     @staticmethod
-    def _translate(generator: nn.Module, wanted: list[tuple[str, Tensor]], reads: Collection[str]) -> dict[str, Tensor]:
-        names = [name for name, _ in wanted if name.startswith("fake") or name in reads]
-        images = generator(torch.cat([image for name, image in wanted if name in names]))
+    def _with_way(reads: Collection[str]) -> frozenset[str]:
+        """Names of views, and of the fakes that cycled ones are made of."""
+        way = {"cycled_source": "fake", "cycled_target": "fake_source"}
+        return frozenset(reads) | {fake for cycled, fake in way.items() if cycled in reads}
+
+    @staticmethod
+    def _translate(generator: nn.Module, wanted: dict[str, Tensor], reads: Collection[str]) -> dict[str, Tensor]:
+        names = [name for name in wanted if name in reads]
+        if not names:
+            return {}
+        images = generator(torch.cat([wanted[name] for name in names]))
         return dict(zip(names, images.chunk(len(names)), strict=True))

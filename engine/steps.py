@@ -19,13 +19,23 @@ def judged(judges: Collection[Judge]) -> frozenset[str]:
 
 
 class GeneratorStep(nn.Module):
-    """Setting, encoder and the terms that need nothing but images, under one forward."""
+    """Setting, encoder and the terms that need nothing but images, under one forward.
+
+    Args:
+        log_layers: keep what terms note of their parts. again: names of the views that `fakes` makes.
+    """
 
     def __init__(
-        self, setting: nn.Module, encoder: nn.Module | None, objective: Objective, log_layers: bool = False
+        self,
+        setting: nn.Module,
+        encoder: nn.Module | None,
+        objective: Objective,
+        log_layers: bool = False,
+        again: Collection[str] = (),
     ) -> None:
         super().__init__()
         self.setting, self.encoder, self.objective, self.log_layers = setting, encoder, objective, log_layers
+        self.again = frozenset(again)
 
     def forward(self, batch: Mapping[str, Any], draw: int) -> tuple[dict[str, Tensor], Views]:
         """Weighted terms by name, and the views with their graph. `draw` seeds what is random, equal on every rank."""
@@ -39,9 +49,9 @@ class GeneratorStep(nn.Module):
         return Views(self.encoder, made.tensors, random, made.given, made.mirrored, self.log_layers)
 
     def fakes(self, batch: Mapping[str, Any], draw: int) -> Views:
-        """The batch and what discriminators judge of it, without graph and without what only terms read."""
+        """The batch and what the steps beside the generator's read of it, without graph and features."""
         with torch.no_grad():
-            made: Images = self.setting(batch, draw, fakes_only=True)
+            made: Images = self.setting(batch, draw, only=self.again)
         return Views(self.encoder, made.tensors, torch.Generator().manual_seed(draw), mirrored=made.mirrored)
 
 
@@ -125,6 +135,11 @@ class Late(nn.Module):
     """The terms that are evaluated last, with everything but the generator frozen: those that read a discriminator's
     verdicts, and those with parts that have just been stepped.
 
+    Where a term reads the verdicts on real images too (feature matching), fake and real go through the discriminator
+    as one batch, as the releases of the SPADE family have it: its spectral norms advance once, and both sides see the
+    same weights. Else it sees the fake alone, as in CUT, CycleGAN and F/LSeSim; to the releases of CFL, which judge
+    both and drop the real side, that is the same, since instance norm keeps images apart.
+
     Args:
         judges, discriminators: by the judge's network name; those without a reader are left out.
         objective: the terms. conditional: discriminators see the source beside the image.
@@ -147,15 +162,14 @@ class Late(nn.Module):
         condition = views["source"] if self.conditional else None
         for judge in self.judges:
             names = judge.names()
-            discriminator = self.discriminators[judge.network]
-            self._judge(views, names, "fake", discriminator(condition, views[judge.fake]))
+            images = [views[judge.fake]]
             if {names["real", "score"], names["real", "stages"]} & self.objective.reads:
-                with torch.no_grad():
-                    real = views[judge.real].to(views[judge.fake].dtype)
-                    self._judge(views, names, "real", discriminator(condition, real))
+                images.append(views[judge.real].to(images[0].dtype))
+            scales = self.discriminators[judge.network](condition, torch.cat(images) if len(images) > 1 else images[0])
+            for at, side in enumerate(("fake", "real")[: len(images)]):
+                own = [[stage.chunk(len(images))[at] for stage in stages] for stages in scales]
+                if side == "real":
+                    own = [[stage.detach() for stage in stages] for stages in own]
+                views[names[side, "score"]] = [stages[-1] for stages in own]
+                views[names[side, "stages"]] = [stages[:-1] for stages in own]
         return self.objective(views)
-
-    @staticmethod
-    def _judge(views: Views, names: Mapping[tuple[str, str], str], side: str, scales: list[list[Tensor]]) -> None:
-        views[names[side, "score"]] = [stages[-1] for stages in scales]
-        views[names[side, "stages"]] = [stages[:-1] for stages in scales]

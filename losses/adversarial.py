@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .nce import precise
 from .objective import Views
 from .words import word
 
@@ -36,7 +37,8 @@ class GeneratorGAN(nn.Module):
         return _mean(views[self.score], self.loss)
 
     def loss(self, fake: Tensor) -> Tensor:
-        """Scores of any shape -> scalar."""
+        """Scores of any shape -> scalar, float32 at least."""
+        fake = precise(fake)
         if self.mode == "hinge":
             return -fake.mean()
         if self.mode == "lsgan":
@@ -62,7 +64,8 @@ class DiscriminatorGAN(nn.Module):
         return _mean(real, self.real_loss) + _mean(fake, self.fake_loss)
 
     def real_loss(self, real: Tensor) -> Tensor:
-        """Scores of real images, of any shape -> scalar."""
+        """Scores of real images, of any shape -> scalar, float32 at least."""
+        real = precise(real)
         if self.mode == "hinge":
             return F.relu(1 - real).mean()
         if self.mode == "lsgan":
@@ -70,7 +73,8 @@ class DiscriminatorGAN(nn.Module):
         return F.softplus(-real).mean()
 
     def fake_loss(self, fake: Tensor) -> Tensor:
-        """Scores of generated images, of any shape -> scalar."""
+        """Scores of generated images, of any shape -> scalar, float32 at least."""
+        fake = precise(fake)
         if self.mode == "hinge":
             return F.relu(1 + fake).mean()
         if self.mode == "lsgan":
@@ -82,5 +86,4 @@ def _mean(scores: Tensor | Sequence[Tensor], loss: Callable[[Tensor], Tensor]) -
     """Mean over scales, outside autocast."""
     scales = [scores] if isinstance(scores, Tensor) else list(scores)
     with torch.autocast(scales[0].device.type, enabled=False):
-        precise = [scale.to(torch.promote_types(scale.dtype, torch.float32)) for scale in scales]
-        return torch.stack([loss(scale) for scale in precise]).mean()
+        return torch.stack([loss(scale) for scale in scales]).mean()

@@ -96,7 +96,8 @@ class Comparison(nn.Module):
     def pair(self, views: Views, query: str, key: str) -> Tensor:
         """The weighted sum over layers for one pair of views."""
         read = views.maps if self.dense else views.features
-        layers = list(zip(read(query), read(key), strict=True))
+        keys = read(key)  # first, as CFL's code does: an encoder with spectral norms changes with every pass
+        layers = list(zip(read(query), keys, strict=True))
         if len(layers) != len(self.layer_weights):
             raise ValueError(f"the encoder gives {len(layers)} layers, not {len(self.layer_weights)}")
         values = []
@@ -107,7 +108,7 @@ class Comparison(nn.Module):
                 )
             if not self.dense:
                 places = draw_places(query_map, self.patches, views.generator)
-                query_map, key_map = (self.heads[i](_take(at, places)) for at in (query_map, key_map))
+                query_map, key_map = (project(self.heads[i], _take(at, places)) for at in (query_map, key_map))
             loss: Any = self.loss if i == len(layers) - 1 else self.early_loss
             parts = loss.directions(query_map, key_map) if hasattr(loss, "directions") else [loss(query_map, key_map)]
             for (first, second), part in zip(((query, key), (key, query)), parts, strict=False):
@@ -130,6 +131,14 @@ def draw_places(features: Tensor, patches: int | None, generator: torch.Generato
     if features.is_cuda:
         places = places.pin_memory()  # or the host would wait for the device
     return places.to(features.device, non_blocking=True)
+
+
+def project(head: nn.Module, features: Tensor) -> Tensor:
+    """What a head makes of features; outside autocast they come to its own precision first."""
+    weight = next(head.parameters(), None)
+    if weight is not None and not torch.is_autocast_enabled(features.device.type):
+        features = features.to(weight.dtype)
+    return head(features)
 
 
 def _take(features: Tensor, places: Tensor | None) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .nce import Stop, nce, patch_nce, precise, weighted_nce
+from .vectors import unit
 from .weighting import OFFICIAL_FLOOR, Cost, Direction, softmax_weights, transport_weights
 from .words import word
 
@@ -22,6 +23,7 @@ __all__ = ["MoNCE", "PatchNCE", "WeightNCE", "patch_nce", "weighted_nce"]
 
 Negatives = Literal["image", "batch"]
 Layers = Literal["all", "last"]
+EPSILON = 1e-7  # added to the length of a feature vector before it is divided by it (CUT)
 
 
 class _Contrast(nn.Module):
@@ -56,7 +58,7 @@ class _Contrast(nn.Module):
         with torch.autocast(query.device.type, enabled=False):
             query, key = precise(query), precise(key)
             if self.normalize:
-                query, key = _unit(query), _unit(key)
+                query, key = unit(query, plus=EPSILON), unit(key, plus=EPSILON)
             if self.negatives == "batch":
                 query, key = query.flatten(0, 1).unsqueeze(0), key.flatten(0, 1).unsqueeze(0)
             pairs = [(query, key), (key, query)] if self.bidirectional else [(query, key)]
@@ -104,7 +106,7 @@ class PatchNCE(_Contrast):
         temperature: of the softmax over patches.
         bidirectional: half the sum of query -> key and key -> query, in place of the first alone.
         detach: where gradients stop, see patch_nce; None: "negatives" if bidirectional (CFL), else "all" (CUT).
-        normalize: divide features by their length first, v / (||v|| + 1e-7).
+        normalize: divide features by their length first, v / (||v|| + 1e-7); see losses.vectors.unit.
         negatives: "image": the other patches of the same image; "batch": those of all images.
         intra_negatives: CFL's released code: the other patches of the query's own image are negatives too; these pass
             gradient.
@@ -262,10 +264,6 @@ class MoNCE(_Weighted):
 def _negatives(similarity: Tensor, paired: bool) -> int:
     count = similarity.shape[-1]
     return max(count - 1, 1) if paired else count
-
-
-def _unit(features: Tensor) -> Tensor:
-    return features / (features.norm(dim=-1, keepdim=True) + 1e-7)
 
 
 def _positive(name: str, value: float) -> float:

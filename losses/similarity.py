@@ -13,11 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .nce import precise
+from .vectors import unit
 
 Mode = Literal["cos", "l1", "strotss"]
 Keys = Literal["window", "queries"]
 SHARE = 4  # one in SHARE of the keys is compared, those that are most similar to the query in the generated image
-SMALLEST_SUM = 1e-6  # of a column of distances, below which STROTSS' division would amplify rounding
+EPSILON = 1e-12  # smallest length that a vector is divided by
+SHORTEST_ROW = 1e-8  # the same of rows whose cosine is taken, as F.cosine_similarity has it
+SMALLEST_SUM = 1e-4  # of a column of distances; those of 256 equal vectors sum to 2e-5, which is float32's rounding
 
 
 def similarity_map(
@@ -45,7 +48,7 @@ def similarity_map(
         vectors = precise(features).flatten(2)  # (B, C, H * W)
         if centre:
             vectors = vectors - vectors.mean(-1, keepdim=True)
-        vectors = F.normalize(vectors, dim=1) if cosine else vectors / vectors.shape[1] ** 0.5
+        vectors = unit(vectors, 1, least=EPSILON) if cosine else vectors / vectors.shape[1] ** 0.5
         queries = vectors if places is None else vectors.index_select(2, places)
         similarity = queries.mT @ (queries if keys == "queries" else vectors)
         if keys == "window" and (window < height or window < width):
@@ -86,7 +89,9 @@ def map_loss(fake: Tensor, source: Tensor, mode: Mode = "cos", smooth: bool = Tr
     D = 1 - S, each column divided by its sum (no keys are left out, no h).
     Args:
         fake, source: (B, P, K) of generated and input image; for "strotss" (B, P, P). Gradients flow to both.
+    Returns: float32 at least.
     """
+    fake, source = precise(fake), precise(source)
     if mode == "strotss":
         return (_shares(fake) - _shares(source)).abs().mean() * fake.shape[-2]
     count = fake.shape[-1]
@@ -96,7 +101,8 @@ def map_loss(fake: Tensor, source: Tensor, mode: Mode = "cos", smooth: bool = Tr
     if mode == "l1":
         found, wanted = SHARE * fake, SHARE * source
     else:
-        found = F.cosine_similarity(source, fake, dim=-1)
+        found, given = (unit(rows, least=SHORTEST_ROW, held=False) for rows in (fake, source))
+        found = (found * given).sum(-1)
         wanted = torch.ones_like(found)
     return F.smooth_l1_loss(found, wanted) if smooth else F.l1_loss(found, wanted)
 

@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from .comparison import draw_places
+from .comparison import draw_places, project
 from .nce import precise
 from .objective import Views
-from .similarity import Keys, Mode, map_loss, similarity_map
+from .similarity import EPSILON, Keys, Mode, map_loss, similarity_map
+from .vectors import unit
 from .words import word
 
 
@@ -131,8 +131,9 @@ class SelfSimilarity(nn.Module):
         values = []
         for i in range(self.layers):
             places = draw_places(features[self.source][i], self.patches, generator)
-            read = {name for row in names for name in row}
-            rows = {name: F.normalize(self._map(i, features[name][i].detach(), places), dim=-1) for name in read}
+            read = dict.fromkeys(name for row in names for name in row)  # in one order, which sums of gradients keep
+            maps = {name: self._map(i, features[name][i].detach(), places) for name in read}
+            rows = {name: unit(map_, least=EPSILON) for name, map_ in maps.items()}
             source, fake, other = (torch.cat([rows[name] for name in column]) for column in zip(*names, strict=True))
             contrast = self.contrast if i == self.layers - 1 else self.early_contrast
             values.append(contrast.against(source, fake, other))
@@ -140,7 +141,7 @@ class SelfSimilarity(nn.Module):
 
     def _map(self, layer: int, features: Tensor, places: Tensor | None) -> Tensor:
         if self.learned:
-            features = self.heads[layer](features)
+            features = project(self.heads[layer], features)
         plain = self.mode == "strotss"
         return similarity_map(features, places, self.keys, self.window, self.cosine or plain, centre=not plain)
 

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .nce import precise
+
 SETTLED = 1e-9  # the iteration ends early where all that is left of it cannot change a log scaling by more
 NEGLIGIBLE = 1e-12  # share of the gradient that may be left out where the iterations have converged
 COARSE = 1e-6  # change of a log scaling from which on float32 would add more rounding than progress
@@ -61,7 +63,7 @@ def potentials(log_kernel: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
         f, g = log_kernel.new_zeros(2, len(log_kernel), 1, dtype=work)
         return f, g
     with torch.autocast(log_kernel.device.type, enabled=False):
-        return _Potentials.apply(log_kernel, iterations, work)
+        return _Potentials.apply(precise(log_kernel), iterations, work)
 
 
 class _Stretch(NamedTuple):

@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from .nce import precise
 from .transport import potentials
 
 Direction = Literal["hard", "easy"]
@@ -29,8 +30,9 @@ def softmax_weights(similarity: Tensor, direction: Direction, beta: float, paire
         direction: "hard" or "easy".
         beta: temperature of the weights; large ones make them uniform.
         paired: the diagonal is the positives; False: it is negatives like all others, of patches of a third image.
-    Returns: (B, N, N) log w, -inf on the diagonal if paired; zeros where N = 1.
+    Returns: (B, N, N) log w, float32 at least, -inf on the diagonal if paired; zeros where N = 1.
     """
+    similarity = precise(similarity)
     if similarity.shape[-1] == 1:
         return torch.zeros_like(similarity)
     scores = similarity / (beta if direction == "hard" else -beta)
@@ -59,8 +61,9 @@ def transport_weights(
             pairs of finite cost.
         official: the similarity -10 in place of an infinite cost on the diagonal, as the released code (linear only).
         paired: as in softmax_weights.
-    Returns: (B, N, N) log w; zeros where N = 1.
+    Returns: (B, N, N) log w, float32 at least; zeros where N = 1.
     """
+    similarity = precise(similarity)
     if similarity.shape[-1] == 1:
         return torch.zeros_like(similarity)
     positives = _positives(similarity, paired)

@@ -143,11 +143,18 @@ def sources(run: Run, warnings: list[str]) -> Callable[[str], Picture | None]:
     kept for the evaluation; None where there are neither."""
     from data.labels import colorize
     from engine.build import build_dataset
+    from engine.checkpoint import place_data
+    from engine.fingerprint import Data
     from engine.inputs import Inputs
     from engine.render import picture, source_picture
 
     try:
-        dataset = build_dataset(OmegaConf.create(run.config), "test", augment=False)
+        config = OmegaConf.create(run.config)
+        place_data(config.dataset, Data.read(run.folder), {})
+        root = config.dataset.get("root")
+        if root is not None and not Path(root).expanduser().is_dir():
+            raise UserError(f"{root}: no such folder; set DATA_ROOT to the folder that holds it")
+        dataset = build_dataset(config, "test", augment=False)
         inputs, items = Inputs.of(dataset), dataset.sources()
         at = {name: index for index, name in enumerate(items.names)} if hasattr(items, "names") else None
         at = at or {items[index]["name"]: index for index in range(len(items))}

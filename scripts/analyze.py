@@ -46,7 +46,7 @@ def analyze(cfg: DictConfig) -> Path:
     Raises:
         UserError: for a run whose objective compares no patches, or a value out of range.
     """
-    loaded = Loaded.open(cfg.checkpoint)
+    loaded = Loaded.open(cfg.checkpoint, dataset=cfg.dataset)
     device = choose_device(cfg.device)
     parts = restored(loaded, device)
     name, term = contrast_of(parts, cfg.term)

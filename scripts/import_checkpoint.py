@@ -39,7 +39,7 @@ from omegaconf import DictConfig, open_dict
 from torch import Tensor, nn
 
 from data.sources import Sources
-from engine.build import Build, build, build_generator, check_data, settle_channels
+from engine.build import Build, build, build_generator, check_data, settle_channels, settle_palette
 from engine.checkpoint import contents, read, write
 from engine.checks import validate
 from engine.config import register
@@ -150,6 +150,7 @@ def import_checkpoint(sources: Sequence[Path], out: Path, words: Sequence[str] =
     if isinstance(ORDERS.get(choice), str):
         raise UserError(f"{source.path}: dataset={choice}: its official channels are not known: {ORDERS[choice]}")
     validate(cfg)
+    settle_palette(cfg)
     inputs = declared(cfg, source)
     check_data(cfg, inputs, get_object(cfg.setting._target_))
     settle_channels(cfg, inputs)

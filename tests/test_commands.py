@@ -74,6 +74,8 @@ def test_a_run_folder_is_a_function_of_the_command(tmp_path):
     found = sorted(str(path.parent.relative_to(tmp_path)) for path in tmp_path.rglob("last.pt"))
     assert len(found) == 2 and all(path.startswith("demo/shapes/") and path.endswith("/seed0") for path in found)
     assert len({path.split("/")[2] for path in found}) == 2
+    again = call("train.py", "-m", "loss=l1,patchnce", *QUICK, home)  # of a sweep that was started again
+    assert again.stdout.count("finished at step 2") == 2 and not again.stderr.count("error")
 
 
 def test_torchrun_makes_one_run_folder(tmp_path, refused):

@@ -316,3 +316,12 @@ def test_another_encoder_is_refused():
     v = views()
     with pytest.raises(ValueError, match="the encoder gives 3 layers, not 2"):
         Comparison(PatchNCE(), PAIR, channels=[4, 6], map_channels=[4, 6], head="identity")(v)
+
+
+def test_the_key_is_encoded_first(monkeypatch):
+    """As CFL's code does; an encoder with spectral norms changes with every pass."""
+    made, seen = term(PatchNCE()), []
+    given = views()
+    monkeypatch.setattr(given, "features", lambda name: seen.append(name) or Views.features(given, name))
+    made(given)
+    assert seen == [made.pairs[0][1], made.pairs[0][0]]

@@ -14,10 +14,11 @@ from PIL import Image
 import engine.inputs
 from engine import distributed
 from engine.build import build, build_dataset
-from engine.guard import Diverged, FiniteGuard
+from engine.guard import FiniteGuard
 from engine.inputs import Inputs
 from engine.profile import Profile
 from engine.sampling import StepSampler, loader
+from errors import Diverged
 from evaluate import evaluate
 from losses.transport import sinkhorn
 from tests.compose import TINY, config

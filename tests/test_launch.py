@@ -3,7 +3,8 @@
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from engine.launch import explain
+from engine import launch
+from engine.launch import explain, fail_together
 from errors import UserError
 
 
@@ -20,3 +21,13 @@ def test_an_error_out_of_a_worker_keeps_its_one_line(workers):
     with pytest.raises(UserError) as caught:
         next(iter(DataLoader(Broken(), num_workers=workers)))
     assert explain(caught.value, []) == "a.png: cannot be decoded; replace the file"
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_what_all_ranks_found_is_told_by_the_first(monkeypatch, capsys, rank):
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr(launch, "HEAD_START", 0)
+    with pytest.raises(SystemExit) as ended:
+        fail_together("step 3: above train.limit=1")
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == ("error: step 3: above train.limit=1\n" if rank == "0" else "")

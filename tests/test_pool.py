@@ -1,4 +1,4 @@
-"""The pool of generated images: filled first, then a mixture, and a pure function of seed, rank and draw."""
+"""The pool of generated images: filled first, then a mixture, by seed and draw and not by the number of ranks."""
 
 import torch
 
@@ -38,11 +38,30 @@ def test_a_restored_pool_goes_on_as_the_first_would_have():
         assert torch.equal(one.exchange(images(step), step), other.exchange(images(step), step))
 
 
-def test_ranks_draw_apart_and_take_saved_pools_in_turn():
-    state = torch.arange(6.0).view(2, 3, 1, 1, 1)  # of two ranks
-    pools = [ImagePool(3, seed=1, rank=rank) for rank in range(3)]
-    for pool in pools:
-        pool.load_state(state, torch.device("cpu"))
-    assert [pool.images[0].item() for pool in pools] == [0, 3, 0]
-    outs = [[pool.exchange(images(-1), step).item() == -1 for step in range(40)] for pool in pools]
-    assert outs[0] != outs[2]
+def test_pools_of_older_checkpoints_one_a_rank_are_taken_over():
+    state = torch.arange(6.0).view(2, 3, 1, 1, 1)
+    pool = ImagePool(4, seed=1)
+    pool.load_state(state, torch.device("cpu"))
+    assert [image.item() for image in pool.images] == [0, 1, 2, 3]
+    pool = ImagePool(4, seed=1)
+    pool.load_state(torch.empty(2, 0), torch.device("cpu"))
+    assert pool.images == [] and pool.state().shape == (0, 0, 0, 0)
+
+
+def test_what_comes_out_does_not_depend_on_the_number_of_ranks(monkeypatch):
+    """Four images a step, on one rank and on each of two."""
+    steps = [images(*range(4 * step, 4 * step + 4)) for step in range(10)]
+    alone = ImagePool(3, seed=1)
+    expected = [alone.exchange(new, step) for step, new in enumerate(steps)]
+    monkeypatch.setattr("engine.pool.world", lambda: 2)
+    for rank in (0, 1):
+        monkeypatch.setattr("engine.pool.rank", lambda rank=rank: rank)
+        pool = ImagePool(3, seed=1)
+        for step, new in enumerate(steps):
+            monkeypatch.setattr(
+                "engine.pool.dist.all_gather",
+                lambda every, own, new=new: [part.copy_(x) for part, x in zip(every, new.chunk(2), strict=True)],
+            )
+            out = pool.exchange(new.chunk(2)[rank], step)
+            assert torch.equal(out, expected[step].chunk(2)[rank])
+        assert torch.equal(pool.state(), alone.state())

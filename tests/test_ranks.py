@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.compose import UNPAIRED
+from tests.compose import UNPAIRED, config
+from train import train
 
 ROOT = Path(__file__).resolve().parents[1]
 SPADE = (
@@ -40,11 +41,13 @@ ROWS = {
 OWN_STATISTICS = (
     *SPADE, "loss=l1", "model.generator.sync=false", "evaluate.every=3", "evaluate.images=2", "evaluate.metrics=[swd]",
 )  # fmt: skip
+POOLED = (*CYCLE, "objective=cycle", "loss=none", "train.batch_size=4", "train.precision=float64", "dataset.flip=false")
+DIVERGED = (*SPADE, "loss=patchnce", "train.lr=1e6")
 
 
 def train_rows(folder, backend="gloo"):
     """Every row on two ranks, in a folder of its name."""
-    rows = {**ROWS, "own_statistics": OWN_STATISTICS}
+    rows = {**ROWS, "own_statistics": OWN_STATISTICS, "pooled": POOLED, "diverged": DIVERGED}
     (folder / "rows.json").write_text(json.dumps({name: [*row, "train.steps=3"] for name, row in rows.items()}))
     words = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d"]
     words += ["--rdzv-endpoint=localhost:0", "-m", "tests.ranks", str(folder), backend]
@@ -71,7 +74,7 @@ def assert_same_networks(folder, row):
     saved = torch.load(folder / row / "last.pt", weights_only=True)
     assert saved["step"] == 3 and saved["networks"].keys() == one.keys()
     if "pools" in saved:
-        assert all(pool.shape[:2] == (2, 2) for pool in saved["pools"].values())
+        assert all(len(pool) == 2 for pool in saved["pools"].values())
 
 
 @pytest.mark.parametrize("row", ROWS)
@@ -83,3 +86,24 @@ def test_ranks_with_statistics_of_their_own_are_measured_as_the_network_that_is_
     one, two = (torch.load(trained / f"own_statistics.{rank}.pt", weights_only=True) for rank in (0, 1))
     statistics = [key for key in one["generator"] if key.endswith(("running_mean", "running_var"))]
     assert statistics and all(torch.equal(one["generator"][key], two["generator"][key]) for key in statistics)
+
+
+def test_a_pool_does_not_depend_on_the_number_of_ranks(trained, tmp_path):
+    train(config(*POOLED, "train.steps=3"), tmp_path)
+    one, two = (torch.load(folder / "last.pt", weights_only=True) for folder in (tmp_path, trained / "pooled"))
+    for name, pool in one["pools"].items():
+        assert len(pool) == 2
+        torch.testing.assert_close(two["pools"][name], pool, rtol=0, atol=1e-5)
+    for name in ("discriminator", "discriminator_source"):
+        for key, value in one["networks"][name].items():
+            torch.testing.assert_close(two["networks"][name][key], value, rtol=0, atol=1e-5, msg=f"{name}.{key}")
+
+
+def test_every_rank_stops_at_the_same_step_and_one_bundle_is_kept(trained):
+    one, two = ((trained / f"diverged.{rank}.txt").read_text() for rank in (0, 1))
+    assert one == two and "above train.limit=1e+06" in one
+    bundle = trained / "diverged" / "diverged"
+    record = json.loads((bundle / "step.json").read_text())
+    batch = torch.load(bundle / "batch.pt", weights_only=True)
+    assert record["ranks"] == 2 and batch["rank"] == record["rank"] and len(batch["batches"][0]["target"]) == 1
+    assert f"step {record['step']} on rank {record['rank']}: " in one

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,12 +17,11 @@ from PIL import Image
 
 from engine.build import build, build_dataset
 from engine.checkpoint import Loaded
-from engine.guard import Diverged
 from engine.inputs import Inputs
 from engine.preempt import EXIT_CODE
 from engine.record import TIMING
 from engine.render import untrained_generator
-from errors import UserError
+from errors import Diverged, UserError
 from tests.compose import TINY, UNPAIRED, config
 from train import train
 
@@ -106,7 +106,7 @@ def test_unpaired_runs_resume_with_their_pools(tmp_path, options):
     assert_same(without_config(state(whole)), without_config(state(parts)))
     assert lines(whole) == lines(parts)
     pools = state(whole).get("pools", {})
-    assert all(pool.shape[:2] == (1, 3) for pool in pools.values())
+    assert all(len(pool) == 3 for pool in pools.values())
     assert bool(pools) is any("train.pool" in option for option in options)
 
 
@@ -224,8 +224,9 @@ def test_the_untrained_baseline_is_what_the_run_began_with(tmp_path):
         assert_same(dict(untrained.state_dict()), dict(state(tmp_path / init)["networks"]["generator"]))
 
 
-def test_a_nan_stops_within_one_step_naming_term_and_network(tmp_path):
+def test_a_nan_stops_within_one_step_naming_term_and_network(tmp_path, monkeypatch):
     run(tmp_path, "train.steps=3", "train.save_every=1")
+    monkeypatch.setattr("engine.checkpoint._problem", lambda state: None)  # reading refuses it: see test_runs.py
     broken = state(tmp_path)
     broken["networks"]["generator"]["output.bias"][0] = float("nan")
     torch.save(broken, tmp_path / "last.pt")
@@ -304,6 +305,13 @@ def terminate(folder):
             os.kill(number, signal.SIGTERM)
 
 
+def terminate_torchrun(folder):
+    """SIGTERM to torchrun alone, which passes it on to its ranks."""
+    (torchrun,) = (number for number, environment in processes(folder).items() if not any(
+        item.startswith((b"RANK=", b"GROUP_RANK=")) for item in environment))  # fmt: skip
+    os.kill(torchrun, signal.SIGTERM)
+
+
 @pytest.mark.parametrize(
     ("stop", "ranks", "workers", "every"),
     [
@@ -313,6 +321,7 @@ def terminate(folder):
         (kill_all, 2, 2, 3),
         (terminate, 1, 2, 100000),
         (terminate, 2, 2, 100000),
+        pytest.param(terminate_torchrun, 2, 2, 100000, marks=pytest.mark.slow),
     ],
 )
 def test_stopped_and_started_again_it_ends_where_it_would_have(tmp_path, stop, ranks, workers, every):
@@ -332,7 +341,7 @@ def test_stopped_and_started_again_it_ends_where_it_would_have(tmp_path, stop, r
     stop(stopped)
     code = process.wait()
     reached = state(stopped)["step"]
-    if stop is terminate:
+    if stop is not kill_all:
         assert code == (EXIT_CODE if ranks == 1 else 1)  # torchrun has its own
         assert reached == lines(stopped)[-1]["step"]
     target = max(11, reached + 2)  # the machine may have been fast
@@ -348,9 +357,11 @@ def test_stopped_and_started_again_it_ends_where_it_would_have(tmp_path, stop, r
 
 def test_after_an_error_its_workers_end_too(tmp_path):
     """They ignore the signal by which the interpreter's exit ends processes, and it waits for them."""
-    words = command(tmp_path / "run", "train.lr=1e30", "train.steps=100", "train.workers=2", ranks=1)
+    words = command(tmp_path / "run", "train.lr=1e6", "train.steps=100", "train.workers=2", ranks=1)
     ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert ended.returncode == 1 and "Diverged" in ended.stderr
+    assert ended.returncode == 1
+    (line,) = [line for line in ended.stderr.splitlines() if not line.startswith("warning: step")]
+    assert re.fullmatch(r"error: step \d+: above train\.limit=1e\+06: .*; `python scripts/reproduce\.py .*", line)
 
 
 def test_layers_and_directions_are_logged_and_change_nothing(tmp_path):
