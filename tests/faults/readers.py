@@ -17,9 +17,8 @@ from data.prepare.joints import read_openpose, read_table
 from data.prepare.lists import read_lists
 from data.reading import LabelReader, read_depth, read_image, read_instance
 from engine.build import build, build_dataset, settle_channels
-from engine.checkpoint import Loaded, RunFolder, contents, write
+from engine.checkpoint import Loaded, contents, write
 from engine.inputs import Inputs
-from engine.record import Recorder
 from engine.render import load_generator
 from metrics import protocol
 from metrics.images import image_files, read
@@ -195,24 +194,28 @@ def _compare(path: Path) -> Any:
     return protocol.compare(protocol.read(path), protocol.read(path.with_name("other.json")), True)
 
 
-def _train_folder(folder: Path) -> Path:
-    """A run folder of ours that is to go on; returns its config.yaml."""
-    cfg, *_ = _checkpoint_state()
-    RunFolder(folder / "run", cfg).prepare()
-    make_checkpoint(folder / "run")
-    rows = [{"step": step, "images": step, "gan": 0.5, "lr": 1e-4} for step in range(1, 4)]
-    (folder / "run" / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder / "run" / "config.yaml"
+def _train_folder(name: str) -> Callable[[Path], Path]:
+    """A run of two steps of train.py, that is to go on; the file to mutate is `name`."""
+
+    def make(folder: Path) -> Path:
+        from train import train
+
+        train(_train_config(), folder / "run")
+        return folder / "run" / name
+
+    return make
+
+
+@cache
+def _train_config() -> Any:
+    return config(*TINY, "train.samples=0", "train.device=cpu")
 
 
 def _go_on(path: Path) -> Any:
     """As train.py does when it is started again."""
-    cfg, *_ = _checkpoint_state()
-    run = RunFolder(path.parent, cfg)
-    run.prepare()
-    state = run.latest()
-    Recorder(path.parent, True, 2, 4, 2, None).close()
-    return state and state["step"]
+    from train import train
+
+    return train(_train_config().copy(), path.parent)
 
 
 def _render_json(folder: Path) -> Path:
@@ -344,8 +347,9 @@ READERS: dict[str, Reader] = {
     "report.json, report.py": Reader(_run_folder("eval/100.json"), _read_report, mutate_json),
     "report.json, compare": Reader(_two_reports, _compare, mutate_json),
     "checkpoint": Reader(make_checkpoint, _read_checkpoint, mutate_checkpoint, _same_tensors, share=40),
-    "config.yaml, train.py": Reader(_train_folder, _go_on, mutate_yaml, share=20),
-    "log.jsonl, train.py": Reader(lambda f: _train_folder(f).with_name("log.jsonl"), _go_on, mutate_lines),
+    "config.yaml, train.py": Reader(_train_folder("config.yaml"), _go_on, mutate_yaml, share=5),
+    "log.jsonl, train.py": Reader(_train_folder("log.jsonl"), _go_on, mutate_lines, share=5),
+    "last.pt, train.py": Reader(_train_folder("last.pt"), _go_on, mutate_checkpoint, share=5),
     "official weights": Reader(_official, _import, mutate_state, share=2),
     "any weights": Reader(_official, lambda path: len(read_state(path, "weights")), mutate_state),
     "segmenter": Reader(_segmenter, _load_segmenter, mutate_state),
