@@ -62,15 +62,15 @@ def composed(words: tuple[str, ...]) -> DictConfig:
 def train_command(words: Sequence[str], folder: Path) -> Callable[[], None]:
     """`python train.py WORDS hydra.run.dir=FOLDER` as a function, but for Hydra's own composition."""
     whole = composed(tuple(words)).copy()
+    OmegaConf.set_readonly(whole.hydra, False)
+    with open_dict(whole):
+        whole.hydra.runtime.output_dir = str(folder)
+    HydraConfig.instance().set_config(whole)  # of the next fork
+    cfg = whole.copy()
+    with open_dict(cfg):
+        del cfg["hydra"]
 
     def run() -> None:
-        OmegaConf.set_readonly(whole.hydra, False)
-        with open_dict(whole):
-            whole.hydra.runtime.output_dir = str(folder)
-        HydraConfig.instance().set_config(whole)
-        cfg = whole.copy()
-        with open_dict(cfg):
-            del cfg["hydra"]
         folder.mkdir(parents=True, exist_ok=True)  # Hydra does
         sys.argv = ["train.py", *words, f"hydra.run.dir={folder}"]
         launch(lambda: ENTRY.main(cfg))

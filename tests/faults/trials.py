@@ -451,8 +451,8 @@ def differing(whole: Path, folder: Path, but: str = "") -> str:
         if not (folder / name).is_file():
             return f"{name}: missing"
         states = [load(place / name) for place in (whole, folder)]
-        if but == "best.pt":  # what last.pt says of it
-            states = [{key: value for key, value in state.items() if key != "best"} for state in states]
+        for state in states if but else ():  # what a checkpoint says of the file
+            state.pop("best", None) if but == "best.pt" else state["record"].pop("log", None)
         difference = unequal(*states, name)
         if difference:
             return difference
