@@ -32,12 +32,14 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
 
     from engine.checkpoint import Loaded
     from engine.distributed import ranks
+    from engine.trust import Trust
 
     with ranks(torch.device("cpu")):  # gloo also beside GPUs: little is exchanged, and a rank may wait long
         if cfg.checkpoint is not None:
+            trust = Trust.of(cfg)
             if cfg.which == "kept":
-                return evaluate_kept(cfg)
-            return evaluate_run(cfg, Loaded.open(cfg.checkpoint, cfg.which, cfg.dataset))
+                return evaluate_kept(cfg, trust)
+            return evaluate_run(cfg, Loaded.open(cfg.checkpoint, cfg.which, cfg.dataset, trust))
         fake = Path(cfg.fake).expanduser()
         out = Path(cfg.out).expanduser() if cfg.out else fake.resolve().parent / "eval" / f"{fake.resolve().name}.json"
         return report(cfg, fake, Path(cfg.real).expanduser(), out)
@@ -67,7 +69,7 @@ def check_paths(cfg: DictConfig) -> None:
         refuse_overlap("out", Path(cfg.out), {key: _path(cfg[key]) for key in (*FOLDERS, "segmenter")})
 
 
-def evaluate_kept(cfg: DictConfig) -> dict[str, Any]:
+def evaluate_kept(cfg: DictConfig, trust: Any) -> dict[str, Any]:
     """Measure every step_*.pt of a run (train.keep) and report the best as such; returns that report.
 
     The best is by the first number of the first metric. With split=test this is what papers do that print the best of
@@ -88,11 +90,12 @@ def evaluate_kept(cfg: DictConfig) -> dict[str, Any]:
     row = METRICS[choose(list(cfg.metrics) if OmegaConf.is_list(cfg.metrics) else [cfg.metrics])[0]].rows[0]
     entries = {}
     for file in files:
-        loaded = Loaded.open(str(file), dataset=cfg.dataset)
+        loaded = Loaded.open(str(file), dataset=cfg.dataset, trust=trust)
         entries[file] = evaluate_run(cfg, loaded, quiet=True, place="kept")["metrics"][row]
         if rank() == 0:
             print(f"step {loaded.step}: {row} {entries[file]['value']:.4f}")
-    best = Loaded.open(str(max(files, key=lambda file: merit(entries[file]))), dataset=cfg.dataset)
+    chosen = max(files, key=lambda file: merit(entries[file]))
+    best = Loaded.open(str(chosen), dataset=cfg.dataset, trust=trust)
     return evaluate_run(cfg, best, chosen=f"best({row}, {cfg.split})")
 
 
@@ -232,7 +235,8 @@ def in_training(run: DictConfig) -> DictConfig:
     own = OmegaConf.load(CONFIGS / "evaluate.yaml")
     asked = {key: run.evaluate[key] for key in ("split", "images", "metrics", "segmenter", "batch_size")}
     choose(run.evaluate.metrics)
-    shared = {"weights_dir": run.weights_dir, "offline": run.offline, "device": run.train.device, "floor": False}
+    shared = {"weights_dir": run.weights_dir, "offline": run.offline, "device": run.train.device, "trust": run.trust}
+    shared["floor"] = False
     known = {key: value for key, value in own.items() if key not in ("defaults", "hydra")}
     return cast(DictConfig, OmegaConf.merge(known, asked, shared))
 
@@ -300,9 +304,6 @@ def report(
             refuse_foreign(out)
     except OSError as error:  # such as a name that is too long
         raise UserError(f"out={out}: cannot be written ({error.strerror}); choose another out") from error
-    for key, least in (("batch_size", 1), ("workers", 0), ("seed", 0)):
-        if not isinstance(cfg[key], int) or cfg[key] < least:
-            raise UserError(f"{key}={cfg[key]}: a whole number from {least} was wanted")
     metrics = list(cfg.metrics) if OmegaConf.is_list(cfg.metrics) else [cfg.metrics]
     found = measure(
         fake,
@@ -310,6 +311,7 @@ def report(
         metrics,
         labels=_path(cfg.labels),
         segmenter=_path(cfg.segmenter),
+        trust=bool(cfg.get("trust", False)),
         rule=Rule.of(cfg.get("segmentation")),
         score_map=None if cfg.score_map is None else list(cfg.score_map),
         depth=None

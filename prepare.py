@@ -7,12 +7,11 @@ import inspect
 import os
 import textwrap
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from engine.paths import check_raw, early
 
@@ -67,22 +66,6 @@ SYNTHETIC = "synthetic"
 OPTIONS = ("split", "cut_compatible", "edges", "keypoints")  # keys that some data sets take: keywords of their finders
 
 
-@dataclass
-class Settings:
-    """Types of configs/prepare.yaml."""
-
-    dataset: Any = MISSING
-    raw: str = MISSING
-    out: str = MISSING
-    size: list[int] | None = None
-    workers: int = 4
-    allow_partial: bool = False
-    split: str | None = None
-    cut_compatible: bool | None = None
-    edges: str | None = None
-    keypoints: str | None = None
-
-
 def prepare(cfg: DictConfig) -> dict[str, Any]:
     """Finds, checks and writes the data set of `cfg` (configs/prepare.yaml); prints a line and returns the manifest.
 
@@ -93,8 +76,6 @@ def prepare(cfg: DictConfig) -> dict[str, Any]:
         return write_synthetic(out)
     if name not in FINDERS:
         raise UserError(f"dataset={name}: nothing to prepare; prepare.py knows {', '.join([*FINDERS, SYNTHETIC])}")
-    if cfg.size is not None and len(cfg.size) != 2:
-        raise UserError(f"size={list(cfg.size)}: wanted [height,width] or null")
     raw, size = Path(cfg.raw).expanduser(), None if cfg.size is None else (cfg.size[0], cfg.size[1])
     options = options_of(cfg)
     plan = FINDERS[name](raw, cfg.allow_partial, **options)
@@ -153,7 +134,6 @@ def main(cfg: DictConfig) -> None:
     prepare(cfg)
 
 
-ConfigStore.instance().store(name="prepare_schema", node=Settings)
 ConfigStore.instance().store(  # a choice of this command alone
     group="dataset", name=SYNTHETIC, node={"name": SYNTHETIC, "root": "${oc.env:DATA_ROOT,datasets}/raw"}
 )

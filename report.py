@@ -25,6 +25,8 @@ def report(cfg: DictConfig) -> Path:
     Raises:
         UserError: for a path without runs, a value out of range, or a folder that cannot be written.
     """
+    from engine.trust import Trust
+
     paths = list(cfg.runs) if OmegaConf.is_list(cfg.runs) else [cfg.runs]
     check_runs([str(path) for path in paths])
     from results.collect import collect
@@ -32,13 +34,21 @@ def report(cfg: DictConfig) -> Path:
     from results.sections import sections, warnings_of
     from results.tables import comma_separated, latex, markdown
 
-    images, columns, quality = _counts(cfg)
+    images = None if cfg.images == "all" else int(cfg.images)
     collection = collect([str(path) for path in paths])
     out = _out(cfg.out, paths, [run.folder for run in collection.runs])
     _refuse_inputs(out, collection.runs)
     made = sections(collection)
     html = page(
-        collection, made, out=out, title=cfg.title, note=cfg.note, images=images, columns=columns, quality=quality
+        collection,
+        made,
+        out=out,
+        title=cfg.title,
+        note=cfg.note,
+        images=images,
+        columns=cfg.columns,
+        quality=cfg.quality,
+        trust=Trust.of(cfg),
     )
     warnings = [*dict.fromkeys([*collection.warnings, *warnings_of(made)])]
     text = markdown(made, cfg.title, cfg.note, warnings)
@@ -53,21 +63,6 @@ def report(cfg: DictConfig) -> Path:
     print(text)
     print(out / "report.html")
     return out / "report.html"
-
-
-def _counts(cfg: DictConfig) -> tuple[int | None, int, int | None]:
-    """The numbers of images (None: all) and columns, and the quality (None: by size)."""
-
-    def whole(key: str, least: int, most: int | None, words: str) -> int:
-        value = cfg[key]
-        if not isinstance(value, int) or isinstance(value, bool) or value < least or (most and value > most):
-            raise UserError(f"{key}={value}: {words} was wanted")
-        return value
-
-    images = None if cfg.images == "all" else whole("images", 0, None, "a whole number from 0, or all,")
-    columns = whole("columns", 1, None, "a whole number from 1")
-    quality = None if cfg.quality is None else whole("quality", 1, 100, "1 to 100, or null,")
-    return images, columns, quality
 
 
 def _out(wanted: str | None, paths: list[Any], folders: list[Path]) -> Path:

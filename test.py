@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from engine.config import ConfigError, Precision, register
+from engine.config import Precision, register
 from engine.launch import entry, launch
 from engine.paths import check_checkpoint, check_input, data_root
 from errors import UserError
@@ -31,11 +31,9 @@ def test(cfg: DictConfig) -> Path:
     from engine.distributed import choose_device
     from engine.lock import FolderLock
     from engine.render import Painted, Reversed, check_pixels, load_generator, names_of, render
+    from engine.trust import Trust
 
-    loaded = Loaded.open(cfg.checkpoint, dataset=cfg.dataset)
-    names = [Precision.float32.value, Precision.bf16.value]
-    if cfg.precision is not None and cfg.precision not in names:
-        raise ConfigError(f"precision={cfg.precision}: one of {', '.join(names)} is wanted")
+    loaded = Loaded.open(cfg.checkpoint, dataset=cfg.dataset, trust=Trust.of(cfg))
     precision = Precision(cfg.precision or loaded.cfg.train.precision)
     device = choose_device(cfg.device)
     generator = load_generator(loaded, device, cfg.network)

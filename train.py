@@ -45,6 +45,7 @@ def _train(cfg: DictConfig, folder: Path, overrides: Sequence[str], preemption: 
     from engine.render import SampleGrid
     from engine.sampling import StepSampler, batches, mix
     from engine.schedule import Average, Plan
+    from engine.trust import Trust
     from evaluate import evaluate_run, in_training
     from losses.objective import Views
     from metrics.catalogue import METRICS, merit
@@ -52,8 +53,9 @@ def _train(cfg: DictConfig, folder: Path, overrides: Sequence[str], preemption: 
 
     options = cfg.train
     rank, world = distributed.rank(), distributed.world()
+    Trust.of(cfg)  # imports the modules of `code`; the command itself may name any other target
     validate(cfg, world, overrides)
-    device = distributed.choose_device(options.device)
+    device = distributed.choose_device(options.device, "train.device")
     with (
         distributed.ranks(device),
         Profile(folder, options.profile if rank == 0 else 0, device) as profile,

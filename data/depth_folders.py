@@ -4,13 +4,13 @@ ROOT/{train,val,test}/input/NAME.*     photos
 ROOT/{train,val,test}/depth/NAME.png   16-bit PNGs of millimetres
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from data.depth import FAR, colorize, table
-from data.example import Example, Key
+from data.example import Channels, Example, Key, Sides
 from data.folders import Paired
 from data.reading import read_depth
+from errors import UserError
 
 
 class PairedDepth(Paired):
@@ -35,15 +35,17 @@ class PairedDepth(Paired):
         *,
         name: str,
         root: str | Path,
-        size: Sequence[int] = (256, 256),
-        load_size: Sequence[int] | None = None,
+        size: Sides = (256, 256),
+        load_size: Sides | None = None,
         flip: bool = True,
-        channels: int | None = None,
+        channels: Channels | None = None,
         depth: str = "turbo",
         far: float = FAR,
         cache: str | Path | None = None,
     ) -> None:
         self.depth, self.far = depth, far
+        if far <= 0:
+            raise UserError(f"dataset.far={far}: must be above 0, the metres of the last colour")
         table(depth)  # refuses an unknown name
         super().__init__(
             split,

@@ -3,7 +3,8 @@
 Images stay uint8 until they are on the device: a quarter of the copying, and one rule for the range.
 """
 
-from typing import TypeAlias, TypedDict
+from collections.abc import Mapping, Sequence
+from typing import Annotated, TypeAlias, TypedDict
 
 import torch
 from torch import Tensor
@@ -39,6 +40,13 @@ class Batch(TypedDict):
     depth: NotRequired[Tensor]
     label: NotRequired[Tensor]
 
+
+Sides: TypeAlias = Sequence[Annotated[int, range(1, 16385)]]  # height and width; PIXELS bounds their product
+Ids: TypeAlias = Sequence[Annotated[int, range(256)]]
+Classes: TypeAlias = Annotated[int, range(1, 257)]
+Channels: TypeAlias = Annotated[int, range(1, 1025)]
+Lengths: TypeAlias = Mapping[str, Annotated[int, range(1, 1_000_001)]]
+PIXELS = 2**24  # of an item; 64 maps of as many, as generators make of it, take 4 GiB in float32
 
 Key: TypeAlias = int | tuple[int, int] | tuple[int, int, bool]
 

@@ -10,8 +10,9 @@ Names, headers and partners are checked by the constructors; pixels by `verify` 
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
-from data.example import Example, Key, unpack
+from data.example import PIXELS, Channels, Classes, Example, Ids, Key, Sides, unpack
 from data.files import check_aspect, find_inputs, in_threads, match, read_headers
 from data.labels import Palette, score_map
 from data.manifest import check_manifest
@@ -62,17 +63,17 @@ class Paired:
         *,
         name: str,
         root: str | Path,
-        size: Sequence[int] = (256, 256),
-        load_size: Sequence[int] | None = None,
+        size: Sides = (256, 256),
+        load_size: Sides | None = None,
         flip: bool = True,
         labels: bool = True,
-        classes: int | None = None,
-        ignore: int | None = None,
+        classes: Classes | None = None,
+        ignore: Annotated[int, range(256)] | None = None,
         palette: Palette | None = None,
-        unscored: Sequence[int] = (),
-        scored: Sequence[int] | None = None,
+        unscored: Ids = (),
+        scored: Ids | None = None,
         instance: bool = False,
-        channels: int | None = None,
+        channels: Channels | None = None,
         cache: str | Path | None = None,
     ) -> None:
         self.split, self.name, self.root = split, name, Path(root).expanduser()
@@ -220,4 +221,6 @@ def extent(size: Sequence[int], key: str) -> tuple[int, int]:
     """(height, width) of the setting dataset.`key`. Raises: UserError for anything but two numbers."""
     if isinstance(size, int) or len(size) != 2:
         raise UserError(f"dataset.{key} is {size}; wanted [height,width]")
+    if size[0] * size[1] > PIXELS:
+        raise UserError(f"dataset.{key}={list(size)}: is {size[0] * size[1]:,} pixels an item; at most {PIXELS:,} fit")
     return int(size[0]), int(size[1])

@@ -117,7 +117,8 @@ def score_map(classes: int, unscored: list[int] | None = None, scored: list[int]
     Args:
         unscored: ids left out; every other id below `classes` is its own training id.
         scored: instead, the training id of each id 0, 1, ..., such as CITYSCAPES_TRAIN_IDS.
-    Raises: UserError unless `scored` has an entry for each of `classes` (0: unknown), each in 0..255.
+    Raises: UserError unless `scored` has an entry for each of `classes` (0: unknown), each in 0..255, and for an id in
+        `unscored` that there is not.
     """
     if scored is not None and classes and len(scored) != classes:
         raise UserError(
@@ -127,6 +128,12 @@ def score_map(classes: int, unscored: list[int] | None = None, scored: list[int]
     if wrong := [value for value in scored or () if not isinstance(value, int) or not 0 <= value <= UNSCORED]:
         raise UserError(f"dataset.scored holds {wrong[0]}; wanted training ids 0..{UNSCORED}")
     table = list(range(classes)) if scored is None else list(scored)
+    stray = [label for label in unscored or () if label >= len(table) and label != UNSCORED]
+    if table and stray:
+        raise UserError(
+            f"dataset.unscored={list(unscored or ())}: {stray[0]} is no id of the data set, which has 0 to "
+            f"{len(table) - 1} (dataset.classes)"
+        )
     table = [UNSCORED if label in (unscored or ()) else train_id for label, train_id in enumerate(table)]
     return (table + [UNSCORED] * 256)[:256]
 
@@ -153,8 +160,8 @@ def read_palette(palette: Palette) -> dict[tuple[int, int, int], int]:
         return _palette_of("dataset.palette", [(f"row {number}", row) for number, row in enumerate(palette, 1)])
     file = Path(palette)
     try:
-        if file.exists() and not file.is_file():
-            raise UserError(f"{file}: is no file; set dataset.palette to a file of lines ID R G B")
+        if file.exists() and not (file.is_file() and file.stat().st_size <= 2**20):
+            raise OSError("no plain file of at most 1 MiB")
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: cannot be read as a palette ({error}); set dataset.palette") from error

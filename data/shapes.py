@@ -4,12 +4,13 @@ Label map to image, with instance map, depth, edges and keypoints of every scene
 is drawn and why its pixel-wise median is grey.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
 import torch
 
-from data.example import Example, Key, unpack
+from data.example import Example, Ids, Key, Lengths, Sides, unpack
+from data.folders import extent
 from data.labels import score_map
 from data.scenes import CLASSES, Scene, render
 from data.sides import Side, TwoSides
@@ -47,14 +48,14 @@ class Shapes:
         augment: bool,
         *,
         name: str = "shapes",
-        size: tuple[int, int] = (64, 64),
+        size: Sides = (64, 64),
         classes: int = len(CLASSES),
-        unscored: tuple[int, ...] = (),
+        unscored: Ids = (),
         instance: bool = False,
         flip: bool = True,
         style: str = "a",
-        lengths: Mapping[str, int] | None = None,
-        seed: int = 0,
+        lengths: Lengths | None = None,
+        seed: Annotated[int, range(2**62)] = 0,
     ) -> None:
         lengths = LENGTHS if lengths is None else lengths
         if split not in SPLITS or split not in lengths:
@@ -64,7 +65,7 @@ class Shapes:
         if style not in STYLES:
             raise UserError(f"shapes: dataset.style is '{style}'; wanted a or b")
         self.split, self.name, self.style, self.seed = split, name, style, int(seed)
-        self.size, self.classes, self.instance = (int(size[0]), int(size[1])), classes, instance
+        self.size, self.classes, self.instance = extent(size, "size"), classes, instance
         self.unscored = tuple(unscored or ())
         self.score_map = score_map(classes, list(unscored or ()))
         self.source_channels = classes + instance
@@ -125,14 +126,14 @@ class UnpairedShapes(TwoSides):
         augment: bool,
         *,
         name: str = "shapes_unpaired",
-        size: tuple[int, int] = (64, 64),
+        size: Sides = (64, 64),
         classes: int = len(CLASSES),
-        unscored: tuple[int, ...] = (),
+        unscored: Ids = (),
         flip: bool = True,
         source: str = "a",
         target: str = "b",
-        lengths: Mapping[str, int] | None = None,
-        seed: int = 0,
+        lengths: Lengths | None = None,
+        seed: Annotated[int, range(2**62)] = 0,
     ) -> None:
         for key, style in (("source", source), ("target", target)):
             if style not in STYLES:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from data.example import Example
+from data.example import Channels, Classes, Example, Ids, Sides
 from data.files import check_aspect, in_threads, match, read_headers
 from data.folders import VERIFY_LIMIT, MissingSplit, extent
 from data.labels import PALETTES, score_map
@@ -55,17 +55,17 @@ class Unpaired(TwoSides):
         *,
         name: str,
         root: str | Path,
-        size: Sequence[int] = (256, 256),
-        load_size: Sequence[int] | None = None,
+        size: Sides = (256, 256),
+        load_size: Sides | None = None,
         flip: bool = True,
         source: str = "A",
         target: str = "B",
-        source_channels: int | None = None,
-        target_channels: int | None = None,
+        source_channels: Channels | None = None,
+        target_channels: Channels | None = None,
         colors: str | None = None,
-        classes: int | None = None,
-        unscored: Sequence[int] = (),
-        scored: Sequence[int] | None = None,
+        classes: Classes | None = None,
+        unscored: Ids = (),
+        scored: Ids | None = None,
         cache: str | Path | None = None,
     ) -> None:
         self.split, self.name, self.root = split, name, Path(root).expanduser()

@@ -13,7 +13,7 @@ from torch import nn
 
 from data.folders import MissingSplit
 from data.labels import palette_rows
-from engine.checks import choices, encoded
+from engine.checks import check, choices, encoded
 from engine.config import ConfigError, Init
 from engine.distributed import world
 from engine.inputs import Inputs
@@ -84,8 +84,10 @@ def make(node: DictConfig, path: str, **completed: Any) -> Any:
     """Instantiate a leaf of the config; the engine's own arguments complete a `_partial_` one.
 
     Raises:
-        ConfigError: with the leaf's path, when a constructor refuses a value.
+        ConfigError: with the leaf's path, for an argument that the constructor does not take, or a value that it
+            refuses.
     """
+    check(node, path)
     try:
         made = instantiate(node)
         return made(**completed) if node.get("_partial_", False) else made

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from engine.config import Config
 from engine.distributed import rank, world
+from engine.trust import Trust, admit, parsed
 from errors import Diverged, UserError
 from files import atomically, write_text
 
@@ -48,12 +49,15 @@ def keep(run: Path, step: int, values: Mapping[str, float], batches: Sequence[Ma
     return bundle
 
 
-def reproduce(bundle: Path, train: Callable[[DictConfig, Path], int]) -> tuple[Diverged, dict[str, float]]:
+def reproduce(
+    bundle: Path, train: Callable[[DictConfig, Path], int], trust: Trust | None = None
+) -> tuple[Diverged, dict[str, float]]:
     """Train from the bundle's checkpoint until it diverges again.
 
     The step before the bad one is saved as the bundle's last.pt: the next call begins there.
     Args:
         train: train.py's function.
+        trust: which constructors the bundle may name beside those of configs/.
     Returns: how it diverged now, and the values that were recorded.
     Raises: UserError for a folder that is no bundle, for another number of ranks, and where nothing diverges.
     """
@@ -68,7 +72,9 @@ def reproduce(bundle: Path, train: Callable[[DictConfig, Path], int]) -> tuple[D
         raise UserError(
             f"{bundle}: diverged on {ranks} rank(s), here are {world()}; use torchrun --nproc-per-node={ranks}"
         )
-    cfg = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(text))
+    plain = parsed(text, str(bundle / "config.yaml"))
+    admit(plain, str(bundle / "config.yaml"), trust or Trust())
+    cfg = OmegaConf.merge(OmegaConf.structured(Config), plain)
     assert isinstance(cfg, DictConfig)
     cfg.train.save_every, cfg.train.sample_every = max(1, step - 1), 2**31
     cfg.train.samples = cfg.evaluate.every = cfg.train.keep = 0

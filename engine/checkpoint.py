@@ -14,10 +14,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
-import yaml
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
 from engine import seal
@@ -26,8 +24,10 @@ from engine.fingerprint import Data, below_data_root
 from engine.inputs import Inputs
 from engine.lock import FolderLock
 from engine.paths import locate
+from engine.trust import Trust, config_of, parsed, shown
 from errors import UserError
 from files import alive, atomically, sweep, write_text
+from models.weights import check_whole
 
 SCHEMA = 1
 LOCK = "train.lock"
@@ -186,12 +186,22 @@ class Loaded:
         return found
 
     @classmethod
-    def open(cls, checkpoint: str, which: str = "last", dataset: Mapping[str, Any] | None = None) -> "Loaded":
-        """Of a run folder or a file; `which` as `locate` has it.
+    def open(
+        cls,
+        checkpoint: str,
+        which: str = "last",
+        dataset: Mapping[str, Any] | None = None,
+        trust: Trust | None = None,
+    ) -> "Loaded":
+        """Of a run folder or a file; the one way to what networks are built from, for every command.
 
         Args:
+            which: as `locate` has it.
             dataset: keys of the config's data set that the command sets anew, such as its root; null leaves one as it
                 is. Where none is given, a root below DATA_ROOT is looked for below the present DATA_ROOT.
+            trust: which constructors the file may name beside those of configs/, as the command line says.
+        Raises:
+            UserError: for a file that is not one of ours, or may not run what it names (engine/trust.py).
         """
         path = locate(checkpoint, which)
         try:
@@ -202,7 +212,20 @@ class Loaded:
             if path.name not in ("last.pt", "best.pt") or not found:
                 raise
             raise UserError(f"{error}; others are there: {', '.join(found)}; training again repairs last.pt") from error
-        loaded = cls(path, state["step"], OmegaConf.create(state["config"]), Inputs.from_json(state["inputs"]), state)
+        source = f"checkpoint={path}"
+        cfg = config_of(state["config"], source, trust or Trust())
+        for name, held in [*state["networks"].items(), ("average", state.get("average") or {})]:
+            if not isinstance(held, dict) or not all(isinstance(key, str) for key in (name, *held)):
+                raise UserError(f"{source}: its weights have names that are no text; the file is damaged")
+            check_whole(held, f"{source}: its {shown(name)}")
+        best = state.get("best")
+        whole = best is None or (
+            isinstance(best, dict) and all(isinstance(best.get(k), str) for k in ("metric", "split"))
+        )
+        if not whole or not isinstance(state.get("encoder"), str | None):
+            raise UserError(f"{source}: its {'encoder' if whole else 'best'} is no text; the file is damaged")
+        inputs = Inputs.from_json(state["inputs"])
+        loaded = cls(path, state["step"], cfg, inputs, {"encoder": None, **state})
         place_data(loaded.cfg.dataset, Data.from_json(state.get("data")), dataset or {})
         return loaded
 
@@ -230,6 +253,19 @@ def load_network(network: nn.Module, state: dict[str, torch.Tensor], name: str, 
     Raises:
         UserError: naming the first difference, when the checkpoint is of another architecture.
     """
+    compare(network, state, name, source)
+    network.load_state_dict(state)
+
+
+def rehearse(make: Callable[[], nn.Module], state: dict[str, torch.Tensor], name: str, source: Path) -> None:
+    """Build a network without memory, and refuse it as `load_network` does: what a config says of sizes takes no more
+    memory than the tensors of its checkpoint have. `make` must be free of files and of random numbers' order."""
+    with torch.device("meta"):
+        compare(make(), state, name, source)
+
+
+def compare(network: nn.Module, state: dict[str, torch.Tensor], name: str, source: Path) -> None:
+    """Raises: UserError naming the first difference, when the checkpoint is of another architecture."""
     own = network.state_dict()
     if missing := sorted(own.keys() - state.keys()):
         detail = f"it lacks {missing[0]} and {len(missing) - 1} more"
@@ -238,7 +274,6 @@ def load_network(network: nn.Module, state: dict[str, torch.Tensor], name: str, 
     elif wrong := [key for key in own if own[key].shape != state[key].shape]:
         detail = f"its {wrong[0]} is {tuple(state[wrong[0]].shape)}, this network's is {tuple(own[wrong[0]].shape)}"
     else:
-        network.load_state_dict(state)
         return
     raise UserError(
         f"checkpoint={source}: {name} is of another architecture: {detail}; "
@@ -278,7 +313,7 @@ class RunFolder:
         present = self.path / "config.yaml"
         kept = _config_of(present)
         if state is not None:
-            saved = json.loads(state["config"])
+            saved = parsed(state["config"], f"checkpoint={self.path / 'last.pt'}")
             if present.is_file() and (kept is None or differences(kept, OmegaConf.create(saved))):
                 print(f"{present}: is damaged or was edited; rebuilt from last.pt")
             kept = saved
@@ -470,10 +505,10 @@ def _raw_root(cfg: DictConfig) -> Any:
 def _config_of(path: Path) -> dict[str, Any] | None:
     """A config.yaml as plain values, nothing resolved; None for a file that is missing, damaged or no run's config."""
     try:
-        found = OmegaConf.to_container(OmegaConf.create(path.read_text(encoding="utf-8")), resolve=False)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException):
+        found = parsed(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError, UserError):
         return None
-    return found if isinstance(found, dict) and isinstance(found.get("dataset"), dict) else None  # type: ignore[return-value]
+    return found if isinstance(found.get("dataset"), dict) else None
 
 
 def differences(old: Any, new: Any) -> list[str]:

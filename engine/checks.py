@@ -4,18 +4,18 @@ Nothing here imports torch itself; looking a target up imports the module that h
 """
 
 import inspect
-import re
 import types
 import typing
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from engine.config import ConfigError
+from engine.config import Config
+from engine.ranges import ConfigError, check_ranges, fits, outside
 
 
 def check(node: Any, path: str = "") -> None:
@@ -53,6 +53,8 @@ def check(node: Any, path: str = "") -> None:
         plain = OmegaConf.to_container(value, resolve=True) if isinstance(value, DictConfig | ListConfig) else value
         if name in hints and not fits(plain, hints[name]):
             raise ConfigError(f"{path}.{name}: {plain!r} {wanted(hints[name])}, which {node._target_} wants")
+        if name in hints and (words := outside(plain, hints[name])) is not None:
+            raise ConfigError(f"{path}.{name}={plain}: must be {words}")
     if not node.get("_partial_", False):
         for name, parameter in accepted.items():
             if (
@@ -65,7 +67,7 @@ def check(node: Any, path: str = "") -> None:
 
 def _hints(target: Callable) -> dict[str, Any]:
     try:
-        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
     except (NameError, TypeError):
         return {}
 
@@ -74,52 +76,27 @@ def wanted(hint: Any) -> str:
     """What a value of another type is told: the words of a Literal, else the type."""
     if typing.get_origin(hint) is typing.Literal:
         return f"is none of {', '.join(map(str, typing.get_args(hint)))}"
-    return f"is not of type {hint.__name__ if isinstance(hint, type) else str(hint).replace('typing.', '')}"
+    return f"is not of type {_type_name(hint)}"
 
 
-def fits(value: Any, hint: Any) -> bool:
-    """Whether a plain config value fits a type hint; hints that are not about plain values fit everything.
-
-    >>> fits(1, float), fits("1", int), fits([1, 2], tuple[int, int]), fits(None, int | None), fits(True, int)
-    (True, False, True, True, False)
-    """
+def _type_name(hint: Any) -> str:
+    """A type hint without what `Annotated` adds to it."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return _type_name(arguments[0])
     if origin in (typing.Union, types.UnionType):
-        return any(fits(value, option) for option in arguments)
-    if origin is typing.Literal:
-        return value in arguments
-    if hint is type(None):
-        return value is None
-    if hint is bool:
-        return isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint in (str, Path):
-        return isinstance(value, str)
-    if origin in (list, tuple, Sequence) or hint in (list, tuple):
-        if not isinstance(value, list):
-            return False
-        if origin is tuple and arguments and arguments[-1] is not Ellipsis:
-            return len(value) == len(arguments) and all(map(fits, value, arguments))
-        return not arguments or all(fits(item, arguments[0]) for item in value)
-    return True
+        return " | ".join(map(_type_name, arguments))
+    if origin is typing.Literal or not arguments or origin is None:
+        return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+    inner = ", ".join("..." if argument is Ellipsis else _type_name(argument) for argument in arguments)
+    return f"{origin.__name__}[{inner}]"
 
 
 def validate(cfg: DictConfig, world: int = 1, overrides: Sequence[str] = ()) -> None:
     """Refuse values and combinations that cannot be run, before any data is read."""
+    check_ranges(cfg, Config)
     check(cfg)
     train = cfg.train
-    positive = ("batch_size", "accumulate", "epochs", "log_every", "sample_every", "save_every", "lr")
-    for key in positive:
-        if train[key] <= 0:
-            raise ConfigError(f"train.{key}={train[key]}: must be above 0")
-    for key in ("decay_epochs", "decay_steps", "workers", "samples", "keep", "pool", "profile"):
-        if train[key] < 0:
-            raise ConfigError(f"train.{key}={train[key]}: must not be negative")
-    if train.steps is not None and train.steps < 0:
-        raise ConfigError(f"train.steps={train.steps}: must not be negative")
     if train.steps is not None and train.decay_steps > train.steps:
         raise ConfigError(f"train.decay_steps={train.decay_steps}: more than train.steps={train.steps}")
     if train.steps is None and train.decay_steps:
@@ -138,15 +115,6 @@ def validate(cfg: DictConfig, world: int = 1, overrides: Sequence[str] = ()) -> 
             f"protocol: experiment=demo, the default, sets train.steps={train.steps} and train.lr={train.lr} after it; "
             "give both, e.g. train.steps=null train.lr=2e-4, or choose another experiment"
         )
-    for key in ("lr_discriminator", "minutes", "limit"):
-        if train[key] is not None and not train[key] > 0:
-            raise ConfigError(f"train.{key}={train[key]}: must be above 0, or null")
-    if len(train.betas) != 2 or not all(0 <= beta < 1 for beta in train.betas):
-        raise ConfigError(
-            f"train.betas={list(train.betas)}: two numbers in [0, 1) are wanted, e.g. train.betas=[0.5,0.999]"
-        )
-    if not 0 <= train.ema < 1:
-        raise ConfigError(f"train.ema={train.ema}: a decay in [0, 1) is wanted; 0 is off")
     if train.lr_discriminator is not None and train.ttur:
         raise ConfigError("train.lr_discriminator: train.ttur=true sets it already (2 lr); give one of the two")
     if train.batch_size % (world * train.accumulate):
@@ -161,14 +129,6 @@ def validate(cfg: DictConfig, world: int = 1, overrides: Sequence[str] = ()) -> 
             f"loss.negatives=batch: train.batch_size={train.batch_size} is one image for each rank and micro-batch, "
             "without negatives from other images; enlarge train.batch_size, or choose loss.negatives=image"
         )
-    if cfg.evaluate.every < 0 or cfg.evaluate.batch_size < 1:
-        raise ConfigError("evaluate.every must not be negative (0: never), evaluate.batch_size must be above 0")
-    if cfg.evaluate.images is not None and cfg.evaluate.images < 2:
-        raise ConfigError(f"evaluate.images={cfg.evaluate.images}: 2 at least are wanted, or null for all")
-    if cfg.evaluate.split not in ("val", "test"):
-        raise ConfigError(f"evaluate.split={cfg.evaluate.split}: val or test is wanted")
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", train.device):
-        raise ConfigError(f"train.device={train.device}: one of auto, cpu, cuda, cuda:0 is wanted")
     _check_setting(cfg)
     _check_objective(cfg, overrides)
 

@@ -9,17 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, OmegaConf
 
-from errors import UserError
+from engine import schemas
+from engine.ranges import DEVICE, PAIR, SEED, WORKERS, ConfigError, OneOf, Range
 
-
-class ConfigError(UserError):
-    """A config that cannot be run; the message names the key and the cure."""
+__all__ = ["ConfigError"]  # its home for all who build and check configs
 
 
 class Precision(Enum):
@@ -51,56 +50,58 @@ class Init(str, Enum):
 class Train:
     """What every training run has; docs in configs/train.yaml."""
 
-    steps: int | None = None
-    minutes: float | None = None
-    epochs: int = 50
-    decay_epochs: int = 0
-    decay_steps: int = 0
+    steps: Annotated[int, Range(0)] | None = None
+    minutes: Annotated[float, Range(0, above=True)] | None = None
+    epochs: Annotated[int, Range(1)] = 50
+    decay_epochs: Annotated[int, Range(0)] = 0
+    decay_steps: Annotated[int, Range(0)] = 0
     schedule: Schedule = Schedule.spade
-    batch_size: int = 1
-    accumulate: int = 1
-    lr: float = 2e-4
+    batch_size: Annotated[int, Range(1)] = 1
+    accumulate: Annotated[int, Range(1)] = 1
+    lr: Annotated[float, Range(0, above=True)] = 2e-4
     ttur: bool = False
-    lr_discriminator: float | None = None
-    betas: list[float] = field(default_factory=lambda: [0.5, 0.999])
+    lr_discriminator: Annotated[float, Range(0, above=True)] | None = None
+    betas: Annotated[list[Annotated[float, Range(0, 1, below=True)]], PAIR] = field(
+        default_factory=lambda: [0.5, 0.999]
+    )
     init: Init = Init.xavier
-    init_gain: float = 0.02
+    init_gain: Annotated[float, Range(0)] = 0.02
     regenerate_fake: bool = False
-    pool: int = 0
+    pool: Annotated[int, Range(0)] = 0
     decay_crop: bool = True
-    ema: float = 0.0
-    limit: float | None = 1e6
+    ema: Annotated[float, Range(0, 1, below=True)] = 0.0
+    limit: Annotated[float, Range(0, above=True)] | None = 1e6
     precision: Precision = Precision.float32
     channels_last: bool | None = None
     compile: bool = False
-    workers: int = 2
-    device: str = "auto"
-    log_every: int = 50
+    workers: Annotated[int, WORKERS] = 2
+    device: Annotated[str, DEVICE] = "auto"
+    log_every: Annotated[int, Range(1)] = 50
     log_layers: bool = False
-    sample_every: int = 500
-    samples: int = 6
-    save_every: int = 500
-    keep: int = 0
-    profile: int = 0
+    sample_every: Annotated[int, Range(1)] = 500
+    samples: Annotated[int, Range(0)] = 6
+    save_every: Annotated[int, Range(1)] = 500
+    keep: Annotated[int, Range(0)] = 0
+    profile: Annotated[int, Range(0)] = 0
 
 
 @dataclass
 class Evaluate:
     """Evaluation during training; docs in configs/train.yaml."""
 
-    every: int = 0
-    split: str = "val"
-    images: int | None = 64
+    every: Annotated[int, Range(0)] = 0
+    split: Annotated[str, OneOf("val", "test")] = "val"
+    images: Annotated[int, Range(2)] | None = 64
     metrics: list[str] = field(default_factory=lambda: ["fd_lite2"])
     segmenter: str | None = None
-    batch_size: int = 16
+    batch_size: Annotated[int, Range(1)] = 16
 
 
 @dataclass
 class Term:
-    """One weighted term of an objective."""
+    """One weighted term of an objective; a negative weight would move away from what the term asks for."""
 
-    weight: float = MISSING
+    weight: Annotated[float, Range(0)] = MISSING
     term: Any = MISSING
 
 
@@ -113,9 +114,9 @@ class Nce:
     """
 
     bidirectional: bool = MISSING
-    direction: str = MISSING
-    patches: int | None = MISSING
-    weight: float = 1.0
+    direction: Annotated[str, OneOf("hard", "easy")] = MISSING
+    patches: Annotated[int, Range(1)] | None = MISSING
+    weight: Annotated[float, Range(0)] = 1.0
 
 
 @dataclass
@@ -140,12 +141,14 @@ class Config:
     """The trunk of train.py's config."""
 
     run: str = MISSING
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     checkpoint: str | None = None
+    code: Any = None
+    trust: bool = False
     weights_dir: str | None = None
     offline: bool = False
     nce: Nce = field(default_factory=Nce)
-    gan: str = MISSING
+    gan: Annotated[str, OneOf("hinge", "lsgan", "nonsaturating")] = MISSING
     paper: Paper | None = None
     deviations: list[str] = field(default_factory=list)
     deviations_data: list[str] = field(default_factory=list)
@@ -160,8 +163,11 @@ class Config:
 
 
 def register() -> None:
-    """Make the schema and our resolvers known to Hydra; harmless when called twice."""
+    """Make the schemas and our resolvers known to Hydra; harmless when called twice."""
     ConfigStore.instance().store(name="schema", node=Config)
+    for name, schema in schemas.ENTRIES.items():
+        ConfigStore.instance().store(name=f"{name}_schema", node=schema)
+    OmegaConf.register_new_resolver("below", below, replace=True)
     OmegaConf.register_new_resolver("label", label, replace=True)
     OmegaConf.register_new_resolver(
         "dashes", lambda path: "default" if path is None else str(path).replace("/", "-"), replace=True
@@ -171,10 +177,22 @@ def register() -> None:
     OmegaConf.register_new_resolver("basename", lambda path: Path(str(path)).expanduser().resolve().name, replace=True)
 
 
-def trunk_keys() -> list[str]:
-    """Dotted names of the typed keys, for 'did you mean'."""
-    groups: dict[str, Any] = {"train": Train, "evaluate": Evaluate}
-    return [name for name in Config.__dataclass_fields__ if name not in groups] + [
+def below(path: str, key: str) -> str:
+    """A part of the run folder's path, which stays below checkpoints/. Raises: ConfigError for one that leaves it."""
+    parts = Path(str(path)).parts
+    if Path(str(path)).is_absolute() or ".." in parts or "\0" in str(path):
+        raise ConfigError(
+            f"{key}={path}: the run folder stays below checkpoints/, so {key} is no absolute path and has no '..'; "
+            "hydra.run.dir=FOLDER chooses any other folder"
+        )
+    return str(path)
+
+
+def trunk_keys(entry: str = "train") -> list[str]:
+    """Dotted names of the typed keys of a command, for 'did you mean'."""
+    schema: Any = Config if entry == "train" else schemas.ENTRIES[entry]
+    groups: dict[str, Any] = {"train": Train, "evaluate": Evaluate, "nce": Nce} if schema is Config else {}
+    return [name for name in schema.__dataclass_fields__ if name not in groups] + [
         f"{group}.{name}" for group, types in groups.items() for name in types.__dataclass_fields__
     ]
 
@@ -182,7 +200,7 @@ def trunk_keys() -> list[str]:
 # Overrides that never change what a step computes, so that a run folder is found again under any of them; and the seed,
 # which does, but has a folder of its own below the label's.
 NEUTRAL = re.compile(
-    r"^[+~]*(experiment|dataset|run|seed|weights_dir|offline|dataset\.(root|name|cache)|hydra\..*|hydra/.*"
+    r"^[+~]*(experiment|dataset|run|seed|code|trust|weights_dir|offline|dataset\.(root|name|cache)|hydra\..*|hydra/.*"
     r"|paper|paper\..*|deviations|deviations_data|evaluate\.\w+"
     r"|train\.(steps|epochs|minutes|limit|workers|device|log_every|log_layers|sample_every|samples|save_every|keep|profile))(@|=|$)"
 )

@@ -3,8 +3,10 @@
 import inspect
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -15,6 +17,10 @@ from torch.nn.parallel import DistributedDataParallel
 from engine.memory import keep_large_blocks
 from errors import UserError
 
+# The memory of 1x1 weights can be written down by two sets of strides, and which of them a gradient gets depends on the
+# kernel that made it. DDP warns of that once on every rank, although nothing is wrong; of other shapes it still does.
+STRIDES = r"(?s)Grad strides do not match bucket view strides.*grad\.sizes\(\) = \[\d+, \d+, 1, 1\]"
+warnings.filterwarnings("ignore", STRIDES, UserWarning)
 Result = TypeVar("Result")
 
 
@@ -28,12 +34,12 @@ def world() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, key: str = "device") -> torch.device:
     """`auto` is the rank's GPU where there is one, else the CPU, whose memory the process keeps from then on."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"train.device={name}: this machine has no CUDA device; use train.device=cpu or auto")
+        raise UserError(f"{key}={name}: this machine has no CUDA device; use {key}=cpu or auto")
     if name.startswith("cpu"):
         keep_large_blocks()
     if name == "cuda":
@@ -54,14 +60,31 @@ def ranks(device: torch.device) -> Iterator[None]:
     if world() == 1:
         yield
         return
-    if device.type == "cuda":
-        dist.init_process_group("nccl", device_id=device)
-    else:
-        dist.init_process_group("gloo")
+    backend: dict[str, Any] = {"backend": "nccl", "device_id": device} if device.type == "cuda" else {"backend": "gloo"}
+    dist.init_process_group(store=_meeting(), rank=rank(), world_size=world(), **backend)
     try:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def _meeting() -> dist.Store:
+    """The store where ranks find each other, once all have come.
+
+    Raises: UserError where one does not come within PATCHWISE_RENDEZVOUS seconds, by default 30; torch waits longer,
+    also for a rank that has ended before.
+    """
+    seconds = float(os.environ.get("PATCHWISE_RENDEZVOUS", "30"))
+    try:
+        store, _, _ = next(dist.rendezvous("env://", timeout=timedelta(seconds=seconds)))
+    except (dist.DistError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"rank {rank()} of WORLD_SIZE={world()}: not all ranks came within {seconds:g} s to "
+            f"MASTER_ADDR={os.environ.get('MASTER_ADDR')} MASTER_PORT={os.environ.get('MASTER_PORT')}; start all by "
+            "torchrun, look for the first error of another rank, or wait longer by PATCHWISE_RENDEZVOUS=SECONDS"
+        ) from error
+    store.set_timeout(dist.default_pg_timeout)  # of all that follows; a rank may evaluate while others wait
+    return store
 
 
 def parallel(module: Any, device: torch.device) -> Any:

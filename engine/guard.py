@@ -84,8 +84,9 @@ class FiniteGuard:
             kept = f"; `python scripts/reproduce.py {bundle}` makes the step again"
             barrier()  # all files are there before any rank ends
         raise Diverged(
-            f"step {pending.step}{where}: {what}: {shown} (norm/NETWORK is a gradient norm, allowed {GRADIENTS:g} times "
-            "as much); the last checkpoint is from before; lower train.lr, try train.precision=float32, or another seed"
+            f"step {pending.step}{where}: {what}: {shown} (norm/NETWORK is a gradient norm, allowed {GRADIENTS:g} "
+            "times as much); the last checkpoint is from before; lower train.lr, or try train.precision=float32 or "
+            "another seed"
             f"{', or raise the limit' if beyond else ''}{kept}",
             pending.step,
             found,

@@ -1,15 +1,17 @@
 """From a uint8 batch on the CPU to what networks take, on the device: normalisation, ids, instance edges."""
 
 import json
+import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from data.example import to_float
 from data.labels import semantic_map
+from engine.ranges import Range, fits, outside
 
 
 @dataclass(frozen=True)
@@ -20,11 +22,11 @@ class Inputs:
     aligned: source and target of an item show the same scene.
     """
 
-    source_channels: int
-    target_channels: int
+    source_channels: Annotated[int, Range(1, 1024)]
+    target_channels: Annotated[int, Range(1, 1024)]
     labels: bool
-    classes: int | None
-    ignore: int | None
+    classes: Annotated[int, Range(1, 256)] | None
+    ignore: Annotated[int, Range(0, 255)] | None
     instance: bool
     aligned: bool = True
 
@@ -38,18 +40,25 @@ class Inputs:
         return Inputs(self.target_channels, self.source_channels, False, None, None, False, self.aligned)
 
     @classmethod
-    def from_json(cls, text: str) -> "Inputs":
-        """The inverse of `json`. Raises: ValueError for anything else."""
-        found = json.loads(text)
-        if not isinstance(found, dict) or found.keys() != cls.__dataclass_fields__.keys():
-            raise ValueError(f"inputs: expected the keys {', '.join(cls.__dataclass_fields__)}")
+    def from_json(cls, text: Any) -> "Inputs":
+        """The inverse of `json`. Raises: ValueError for text of another shape or with values that no run has."""
+        found = json.loads(text) if isinstance(text, str) and len(text) < 4096 else None
+        hints = typing.get_type_hints(cls, include_extras=True)
+        if not isinstance(found, dict) or not found.keys() <= hints.keys():
+            raise ValueError(f"keys of {', '.join(hints)} are expected")
         for key, value in found.items():
-            optional, switch = key in ("classes", "ignore"), key in ("labels", "instance", "aligned")
-            if not (optional and value is None) and type(value) is not (bool if switch else int):
-                raise ValueError(
-                    f"inputs: {key} is {str(value)[:40]!r}; expected {'true or false' if switch else 'a whole number'}"
-                )
-        return cls(**found)
+            if not fits(value, hints[key]) or outside(value, hints[key]) is not None:
+                raise ValueError(f"{key} is {str(value)[:40]!r}")
+        lacking = [field.name for field in fields(cls) if field.default is MISSING and field.name not in found]
+        if lacking:
+            raise ValueError(f"{lacking[0]} is missing")
+        inputs = cls(**found)
+        if (
+            inputs.labels
+            and inputs.source_channels != (inputs.classes or 0) + (inputs.ignore is not None) + inputs.instance
+        ):
+            raise ValueError(f"source_channels is {inputs.source_channels}, which are not its classes and edges")
+        return inputs
 
     def json(self) -> str:
         """One line."""

@@ -1,6 +1,7 @@
 """A generator and inputs to image files: any size, one image per input, the names kept."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from tqdm import tqdm
 from data.example import to_uint8
 from data.labels import colorize
 from engine.build import build_generator
-from engine.checkpoint import Loaded, load_network
+from engine.checkpoint import Loaded, load_network, rehearse
 from engine.config import Precision
 from engine.inputs import Inputs
 from engine.record import save_image
-from engine.sampling import mix
+from engine.sampling import explained_workers, mix
+from engine.trust import ours
 from errors import UserError
 from models.blocks import SpectralConv2d
 from pixels import load
@@ -35,14 +37,24 @@ def load_generator(loaded: Loaded, device: torch.device, name: str = "generator"
     held = [key for key in networks if key.startswith("generator")]
     if name not in held:
         raise UserError(f"network={name}: {loaded.path} holds no such network; one of {', '.join(held)} is wanted")
-    generator = build_generator(loaded.cfg, loaded.inputs, name)
+    generator = _built(loaded, name)
     load_network(generator, networks[name], name, loaded.path)
     return _ready(generator, device)
 
 
+def _built(loaded: Loaded, name: str = "generator") -> nn.Module:
+    """A generator of the checkpoint's config; first without memory, where its constructor is one of ours."""
+    make = partial(build_generator, loaded.cfg, loaded.inputs, name)
+    if name not in loaded.networks:
+        raise UserError(f"checkpoint={loaded.path}: holds no {name}")
+    if ours(loaded.cfg, "model.generator"):
+        rehearse(make, loaded.networks[name], name, loaded.path)
+    return make()
+
+
 def untrained_generator(loaded: Loaded, device: torch.device) -> nn.Module:
     """The same generator as the run's seed initialised it, in eval mode: the baseline any training must beat."""
-    return _ready(build_generator(loaded.cfg, loaded.inputs), device)
+    return _ready(_built(loaded), device)
 
 
 def _ready(generator: Any, device: torch.device) -> nn.Module:
@@ -119,13 +131,14 @@ def render(
     """
     loader: Iterable[dict[str, Any]] = DataLoader(dataset, batch_size=batch_size, num_workers=workers)
     count = 0
-    for batch in tqdm(loader, desc=title, unit="batch", leave=False, disable=None):
-        moved = inputs.to(batch, device, torch.float32)
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision is Precision.bf16):
-            images = translate(generator, moved["source"])
-        for name, image in zip(batch["name"], images, strict=True):
-            write_png(picture(image), folder / f"{name}.png")
-            count += 1
+    with explained_workers("workers"):
+        for batch in tqdm(loader, desc=title, unit="batch", leave=False, disable=None):
+            moved = inputs.to(batch, device, torch.float32)
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision is Precision.bf16):
+                images = translate(generator, moved["source"])
+            for name, image in zip(batch["name"], images, strict=True):
+                write_png(picture(image), folder / f"{name}.png")
+                count += 1
     return count
 
 

@@ -1,5 +1,7 @@
 """Which images a step sees: a pure function of (seed, step), so that a resumed run goes on exactly."""
 
+import re
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +11,9 @@ from torch.utils.data import DataLoader
 
 from engine.preempt import leave_signals_to_parent
 from errors import UserError
+
+# More workers than cores are the user's choice, within the range of train.workers; every rank would repeat this.
+warnings.filterwarnings("ignore", "This DataLoader will create .* worker processes", UserWarning)
 
 
 def mix(*numbers: int) -> int:
@@ -76,10 +81,30 @@ def batches(dataset: Any, sampler: StepSampler, workers: int, device: torch.devi
     """
     iterator = iter(loader(dataset, sampler, workers, device, leave_signals_to_parent))
     try:
-        yield iterator
+        with explained_workers("train.workers"):
+            yield iterator
     finally:
         if workers:
             iterator._shutdown_workers()  # type: ignore[attr-defined]  # there is no public way
+
+
+@contextmanager
+def explained_workers(key: str) -> Iterator[None]:
+    """One line where a worker of a data loader was killed, mostly by the system for want of memory.
+
+    Args: key: of the config, that sets their number.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        signal = re.search(r"killed by signal: (\w[\w ]*)", str(error))
+        how = f"was killed ({signal[1].strip()})" if signal else "ended"
+        raise UserError(
+            f"a worker of the data loader {how}, mostly for want of memory: the last checkpoint is whole, and the same "
+            f"command goes on from it; fewer workers need less ({key}=0: none)"
+        ) from error
 
 
 def loader(

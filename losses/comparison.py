@@ -8,7 +8,7 @@ Legend: B images, C channels, H, W size of a layer's map; N drawn patches.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -58,9 +58,9 @@ class Comparison(nn.Module):
         pairs: Sequence[Sequence[str]],
         channels: Sequence[int],
         map_channels: Sequence[int],
-        patches: int | None = 1024,
+        patches: Annotated[int, range(1, 2**20)] | None = 1024,
         head: Head = "linear",
-        dim: int = 256,
+        dim: Annotated[int, range(1, 8193)] = 256,
         layer_weights: Sequence[float] | Weights | None = None,
         reduce: Reduce = "sum",
         head_init: Init = "xavier",

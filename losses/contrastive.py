@@ -9,7 +9,7 @@ Legend: B images, N patches of C channels.
 """
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -223,7 +223,7 @@ class MoNCE(_Weighted):
         direction: Direction,
         beta: float = 0.1,
         q: float = 1.0,
-        iterations: int = 50,
+        iterations: Annotated[int, range(1, 10001)] = 50,
         cost: Cost = "linear",
         temperature: float = 0.07,
         bidirectional: bool = False,

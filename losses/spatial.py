@@ -7,7 +7,7 @@ the drawn places alone.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -50,8 +50,8 @@ class SelfSimilarity(nn.Module):
         channels: Sequence[int],
         mode: Mode = "cos",
         keys: Keys = "window",
-        window: int = 64,
-        patches: int | None = 256,
+        window: Annotated[int, range(1, 1025)] = 64,
+        patches: Annotated[int, range(1, 2**20)] | None = 256,
         cosine: bool = False,
         contrast: nn.Module | None = None,
         augment: bool = False,
@@ -63,8 +63,6 @@ class SelfSimilarity(nn.Module):
         self.pairs = [(self.fake, self.source)]
         self.mode: Mode = word("mode", mode, Mode)
         self.keys: Keys = word("keys", keys, Keys)
-        if window < 1:
-            raise ValueError(f"window is {window}, not 1 or more")
         self.window, self.patches, self.cosine = window, patches, cosine
         self.other, self.augment = other, augment
         self.learned = contrast is not None

@@ -34,6 +34,7 @@ def measure(
     *,
     labels: Path | None = None,
     segmenter: Path | Segmenter | None = None,
+    trust: bool = False,
     rule: Rule | None = None,
     score_map: Sequence[int] | None = None,
     depth: Truth | None = None,
@@ -64,6 +65,7 @@ def measure(
             kernel companion is added then, with a warning.
         labels, segmenter, score_map: for segmentation, see metrics.segmentation; labels and real images are matched to
             the generated ones by relative name. segmenter: what models.segmenters can open, or a segmenter.
+        trust: whether the segmenter may be a program, see models.segmenters.load_segmenter.
         rule: protocol of the segmentation; with weights of its own, it stands for segmenter, and for score_map.
         depth: true depth, for depth and depth_median.
         train_real: real training images for the floors, see metrics.folders.
@@ -97,7 +99,7 @@ def measure(
     networks = {name: FeatureNetwork(name, weights_dir, offline, device) for name in names if name is not None}
     judge = segmenter
     if "segmentation" in chosen and (judge is None or isinstance(judge, str | Path)):
-        judge = load_segmenter(judge or rule.find(weights_dir, offline), device, offline)
+        judge = load_segmenter(judge or rule.find(weights_dir, offline), device, offline, trust)
         rule.check(judge, rows.identity(judge)[0][1])
 
     content = ranks.once(_content, sets)

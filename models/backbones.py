@@ -16,9 +16,8 @@ from errors import UserError
 from . import weights
 from .blocks import init_weights
 from .efficientnet import FILES, channels_of, efficientnet_lite, natural
-from .encoders import IMAGENET_MEAN, IMAGENET_STD, Encoder, Tap, check_layers
+from .encoders import IMAGENET_MEAN, IMAGENET_STD, Encoder, Size, Tap, check_layers
 
-Size = int | Sequence[int] | None
 VGG = {
     "vgg16": ([2, 2, 3, 3, 3], "vgg16-397923af.pth"),
     "vgg19": ([2, 2, 4, 4, 4], "vgg19-dcbb9e9d.pth"),

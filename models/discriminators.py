@@ -5,6 +5,8 @@ CycleGAN (Zhu et al. 2017, arXiv:1703.10593) and, antialiased, CUT (Park et al. 
 Both judge images under a condition, or alone: `channels` counts condition and image.
 """
 
+from typing import Annotated
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -79,7 +81,12 @@ class MultiscaleDiscriminator(nn.Module):
     """
 
     def __init__(
-        self, channels: int, width: int = 64, scales: int = 2, stages: int = 4, image_channels: int = 3
+        self,
+        channels: int,
+        width: Annotated[int, range(1, 4097)] = 64,
+        scales: Annotated[int, range(1, 9)] = 2,
+        stages: Annotated[int, range(1, 13)] = 4,
+        image_channels: int = 3,
     ) -> None:
         super().__init__()
         self.channels, self.image_channels = channels, image_channels
@@ -121,7 +128,12 @@ class PatchDiscriminator(nn.Module):
     """
 
     def __init__(
-        self, channels: int, width: int = 64, stages: int = 3, antialias: bool = True, image_channels: int = 3
+        self,
+        channels: int,
+        width: Annotated[int, range(1, 4097)] = 64,
+        stages: Annotated[int, range(1, 13)] = 3,
+        antialias: bool = True,
+        image_channels: int = 3,
     ) -> None:
         super().__init__()
         self.channels, self.image_channels = channels, image_channels

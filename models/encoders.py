@@ -7,7 +7,7 @@ Prediction); ImageNet backbones are in `models/backbones.py`.
 import itertools
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,8 @@ from errors import UserError
 
 from .blocks import SpectralConv2d, instance_norm
 
+Side = Annotated[int, range(1, 1025)]  # that an image is resized to
+Size = Side | Sequence[Side] | None
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -212,7 +214,10 @@ class Embedding(nn.Module):
         return self.linear(F.adaptive_avg_pool2d(x, 4).flatten(1))
 
 
-def pixel(scales: Sequence[int] = (4, 8, 16, 32), image_channels: int = 3) -> Encoder:
+def pixel(
+    scales: Sequence[Annotated[int, range(2, 257)]] = (4, 8, 16, 32),
+    image_channels: Annotated[int, range(1, 1025)] = 3,
+) -> Encoder:
     """Pixel patches of CFL, sides `scales` at a stride of half the side; `maps` gives the image."""
     odd = [side for side in scales if side < 2 or side % 2]
     if odd:
@@ -222,7 +227,7 @@ def pixel(scales: Sequence[int] = (4, 8, 16, 32), image_channels: int = 3) -> En
 
 def conv6(
     layers: Sequence[str] = ("image", "conv0", "conv1", "conv2", "conv3", "conv4"),
-    size: int | Sequence[int] | None = 256,
+    size: Size = 256,
     frozen: bool = False,
 ) -> Encoder:
     """CFL's six-layer encoder without pretraining, 8,366,016 parameters, PyTorch's default initialisation.

@@ -110,7 +110,12 @@ def transformer_segmenter(folder: Path) -> Segmenter:
     """
     transformers = _transformers()
     try:
-        network = transformers.AutoModelForSemanticSegmentation.from_pretrained(folder, local_files_only=True).eval()
+        network = transformers.AutoModelForSemanticSegmentation.from_pretrained(
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,  # config.json may name Python files, pytorch_model.bin may hold pickled code
+            weights_only=True,
+        ).eval()
         norm = _norm(folder)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise UserError(f"segmenter={folder}: cannot be opened ({_line(error)})") from error

@@ -5,7 +5,7 @@ throughout.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -56,7 +56,12 @@ class ResnetGenerator(nn.Module):
     smallest = 8  # a quarter of it can still be padded by reflection
 
     def __init__(
-        self, channels: int, output_channels: int = 3, width: int = 64, blocks: int = 9, antialias: bool = True
+        self,
+        channels: int,
+        output_channels: int = 3,
+        width: Annotated[int, range(1, 4097)] = 64,
+        blocks: Annotated[int, range(1025)] = 9,
+        antialias: bool = True,
     ) -> None:
         super().__init__()
         self.channels, self.output_channels, self.antialias = channels, output_channels, antialias

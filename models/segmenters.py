@@ -35,11 +35,15 @@ WANTED = (
 )
 
 
-def load_segmenter(path: str | Path, device: torch.device | str = "cpu", offline: bool = False) -> Segmenter:
+def load_segmenter(
+    path: str | Path, device: torch.device | str = "cpu", offline: bool = False, trust: bool = False
+) -> Segmenter:
     """Open a segmenter, see above; in eval mode, on the device.
 
     Args:
         offline: never open a connection; concerns hf:NAME alone.
+        trust: open programs as well. torch.export.load falls back to unpickling, and TorchScript is code: both can run
+            anything that their maker put into them.
     Raises: UserError for what is missing or none of these, or whose settings are not understood.
     """
     if str(path).startswith(HUB):
@@ -47,6 +51,11 @@ def load_segmenter(path: str | Path, device: torch.device | str = "cpu", offline
     path = Path(path).expanduser()
     kind = kind_of(path)
     if kind in ("export", "torchscript"):
+        if not trust:
+            raise UserError(
+                f"segmenter={path}: is a program ({'torch.export' if kind == 'export' else 'TorchScript'}), which can "
+                "run any code on this machine when it is opened; trust=true opens it, if you trust its maker"
+            )
         return exported_segmenter(path, kind).to(device)
     if kind == "transformers":
         return transformer_segmenter(path).to(device)

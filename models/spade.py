@@ -4,7 +4,7 @@
 checkpoints (`models/official.py`).
 """
 
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -131,9 +131,9 @@ class SPADEGenerator(nn.Module):
         self,
         channels: int,
         output_channels: int = 3,
-        width: int = 64,
+        width: Annotated[int, range(1, 4097)] = 64,
         upsampling: str = "normal",
-        hidden: int | None = 128,
+        hidden: Annotated[int, range(1, 8193)] | None = 128,
         sync: bool = True,
         interpolation: Interpolation = "nearest",
         padding: Padding = "zeros",

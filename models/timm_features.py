@@ -13,7 +13,7 @@ from torch import Tensor
 from errors import UserError
 
 from . import weights
-from .encoders import IMAGENET_MEAN, IMAGENET_STD, Encoder
+from .encoders import IMAGENET_MEAN, IMAGENET_STD, Encoder, Size
 
 HUB = "https://huggingface.co"
 
@@ -40,7 +40,7 @@ def timm(
     pretrained: bool = True,
     frozen: bool = True,
     mean_std: bool = True,
-    size: int | Sequence[int] | None = None,
+    size: Size = None,
     file: str | None = None,
     offline: bool = False,
 ) -> Encoder:
@@ -54,6 +54,8 @@ def timm(
         file: weights on disk to take in place of the download.
         offline: never download.
     """
+    if file is not None and not file.endswith(".safetensors"):
+        weights.read_state(Path(file), "encoder.file")  # refuses a pickle of code, which older versions of timm run
     if pretrained and file is None and (offline or not weights.reachable(HUB)):  # timm's own retries take a minute
         forbid_downloads()
     try:

@@ -4,9 +4,10 @@ import io
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from errors import UserError
 from files import atomically
@@ -15,6 +16,7 @@ from .adapter import Segmenter
 from .drn import BLOCKS, DRN, DRN_MEAN, DRN_STD
 from .encoders import IMAGENET_MEAN, IMAGENET_STD
 from .lraspp import build_network
+from .weights import check_whole
 
 NORMS = {  # mean and standard deviation of RGB in [0, 1]; every other network takes ImageNet's
     "lite2": ((127 / 255,) * 3, (128 / 255,) * 3),  # as EfficientNet-lite was trained: (255 x - 127) / 128
@@ -68,9 +70,19 @@ def trained_segmenter(found: dict[str, object], path: Path) -> Segmenter:
     """
     try:
         config = SegmenterConfig(**json.loads(str(found["config"])))
+        if not isinstance(config.num_classes, int) or not 1 <= config.num_classes <= 4096:
+            raise ValueError(f"num_classes is {config.num_classes}, not 1 to 4096")
+        if config.input_size is not None and not all(1 <= int(side) <= 4096 for side in config.input_size):
+            raise ValueError(f"input_size is {config.input_size}, not 1 to 4096 a side")
+        weights = cast(dict[str, Tensor], found["weights"])
+        check_whole(weights, f"segmenter={path}")
+        with torch.device("meta"):  # without memory, as the file's numbers of channels are not to be believed
+            shapes = build_segmenter(config, pretrained=False).network.state_dict()
+        if wrong := [key for key in shapes if key not in weights or weights[key].shape != shapes[key].shape]:
+            raise ValueError(f"its {wrong[0]} is not that of {config.backbone} with {config.num_classes} classes")
         segmenter = build_segmenter(config, pretrained=False)
-        segmenter.network.load_state_dict(found["weights"])  # type: ignore[arg-type]
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        segmenter.network.load_state_dict(weights)
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"segmenter={path}: cannot be opened ({str(error).splitlines()[0]})") from error
     segmenter.network.eval()
     return segmenter.named(config.backbone, path)

@@ -13,6 +13,8 @@ import re
 import tempfile
 import urllib.error
 import urllib.request
+import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -242,6 +244,33 @@ def reachable(url: str) -> bool:
         return False
 
 
+def refuse_inflated(path: Path) -> None:
+    """Raises: ValueError for an archive whose parts are compressed; torch writes none, and a small file could unpack
+    to any size."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if sum(part.file_size for part in archive.infolist()) > path.stat().st_size:
+                raise ValueError("its parts are compressed, as torch.save never does")
+
+
+def check_whole(tensors: Mapping[Any, Any], name: str) -> None:
+    """Refuse what is no dense tensor on the CPU with all its numbers in the file.
+
+    A tensor of a file may be a view that repeats a few bytes to any size: a network of its shape would fill the memory.
+    Raises: UserError, beginning with `name`.
+    """
+    stored: dict[int, int] = {}
+    total = 0
+    for key, value in tensors.items():
+        if not isinstance(value, Tensor) or value.layout is not torch.strided or value.device.type != "cpu":
+            raise UserError(f"{name}: {str(key)[:80]!a} is no plain tensor; the file is damaged")
+        storage = value.untyped_storage()
+        stored[storage.data_ptr()] = storage.nbytes()
+        total += value.numel() * value.element_size()
+    if total > 2 * sum(stored.values()):
+        raise UserError(f"{name}: {total:,} bytes of tensors, of which the file holds {sum(stored.values()):,}")
+
+
 def load(path: Path) -> dict[str, Tensor]:
     """The state dict of a file, on the CPU, without running code from it."""
     return torch.load(path, map_location="cpu", weights_only=True)
@@ -255,10 +284,15 @@ def read_state(path: Path, name: str) -> Any:
     Raises: UserError for a file that is neither, or is not there.
     """
     try:
-        return load(path)
+        refuse_inflated(path)
+        found = load(path)
     except Exception as error:  # damaged pickles raise whatever their bytes say
         why = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{name}={path}: not a file of PyTorch's weights ({why})") from error
+    held: Mapping[Any, Any] = found if isinstance(found, Mapping) else {}
+    for part in (held, *(value for value in held.values() if isinstance(value, Mapping))):
+        check_whole({key: value for key, value in part.items() if isinstance(value, Tensor)}, f"{name}={path}")
+    return found
 
 
 def rename(state: dict[str, Tensor], pattern: str, replacement: str) -> dict[str, Tensor]:

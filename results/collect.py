@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import records
+from engine.trust import plain_config
 from errors import UserError
 from metrics import protocol
 from records import one_line
@@ -127,8 +128,11 @@ def collect(paths: Sequence[str | Path]) -> Collection:
 def read_run(folder: Path, warnings: list[str]) -> Run | None:
     """One run folder; None where its config cannot be read. What is wrong is added to `warnings`."""
     try:
-        config = records.load_yaml(folder / "config.yaml")
+        config = plain_config(records.load_yaml(folder / "config.yaml"), str(folder / "config.yaml"))
         check_config(config)
+    except UserError as error:
+        warnings.append(f"{error}; the run is left out")
+        return None
     except (OSError, ValueError) as error:
         warnings.append(f"{folder / 'config.yaml'}: {one_line(error)}; the run is left out")
         return None

@@ -1,5 +1,6 @@
 """What every run made of the same inputs, side by side, and a score of each output."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,9 +9,9 @@ from typing import Any
 import numpy as np
 from hydra.errors import HydraException
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from engine.trust import Refused, Trust, config_of
 from errors import UserError
 from outputs import select
 from pixels import ids_of, opened
@@ -62,7 +63,12 @@ class Gallery:
 
 
 def galleries(
-    runs: Sequence[Run], images: int | None, columns: int, quality: int | None, warnings: list[str]
+    runs: Sequence[Run],
+    images: int | None,
+    columns: int,
+    quality: int | None,
+    warnings: list[str],
+    trust: Trust | None = None,
 ) -> list[Gallery]:
     """A gallery for each data set and size that has rendered images.
 
@@ -70,13 +76,16 @@ def galleries(
         images: at most so many inputs, evenly spaced in the order of names; None: all.
         columns: at most so many runs; the first seed of every experiment goes first.
         quality: of WebP, 100 is lossless; None: lossless up to SMALL pixels, else 90.
+        trust: whose data sets a run's config may name, see engine/trust.py.
     """
     kinds: dict[tuple[str, str, bool], list[Run]] = {}
     for run in runs:
         if run.images() is not None:
             size = "x".join(str(side) for side in reversed(run.config["dataset"].get("size") or ()))
             kinds.setdefault((run.dataset, size, run.paired), []).append(run)
-    return [_gallery(kind, found, images, columns, quality, warnings) for kind, found in kinds.items()]
+    return [
+        _gallery(kind, found, images, columns, quality, warnings, trust or Trust()) for kind, found in kinds.items()
+    ]
 
 
 def _gallery(
@@ -86,6 +95,7 @@ def _gallery(
     columns: int,
     quality: int | None,
     warnings: list[str],
+    trust: Trust,
 ) -> Gallery:
     seen: dict[Any, int] = {}
     order: list[tuple[int, int, Run]] = []
@@ -102,7 +112,7 @@ def _gallery(
     gallery.total = len(names)
     count = len(names) if images is None else min(images, len(names))
     picked = {names[at * len(names) // count] for at in range(count)}
-    source_of = sources(shown[0], warnings)
+    source_of = sources(shown[0], warnings, trust)
     reals = [run.folder / "eval" / "images" / "real" for run in shown]
     sums: dict[str, list[list[float]]] = {}
     for name in names:
@@ -138,7 +148,7 @@ def _images(folder: Path, warnings: list[str]) -> set[str]:
     return names
 
 
-def sources(run: Run, warnings: list[str]) -> Callable[[str], Picture | None]:
+def sources(run: Run, warnings: list[str], trust: Trust) -> Callable[[str], Picture | None]:
     """From an input's name to its picture: from the data set, if it can be opened here, else the label maps that were
     kept for the evaluation; None where there are neither."""
     from data.labels import colorize
@@ -149,7 +159,8 @@ def sources(run: Run, warnings: list[str]) -> Callable[[str], Picture | None]:
     from engine.render import picture, source_picture
 
     try:
-        config = OmegaConf.create(run.config)
+        text = json.dumps({"dataset": run.config["dataset"]})
+        config = config_of(text, str(run.folder / "config.yaml"), trust)
         place_data(config.dataset, Data.read(run.folder), {})
         root = config.dataset.get("root")
         if root is not None and not Path(root).expanduser().is_dir():
@@ -169,8 +180,11 @@ def sources(run: Run, warnings: list[str]) -> Callable[[str], Picture | None]:
         return source
     except (UserError, HydraException, OmegaConfBaseException, KeyError, TypeError, ValueError, OSError) as error:
         kept = run.folder / "eval" / "images" / "labels"
-        if not kept.is_dir():
+        if isinstance(error, Refused):
+            warnings.append(str(error))
+        elif not kept.is_dir():
             warnings.append(f"{run.dataset}: sources are not shown, its data cannot be opened here ({_reason(error)})")
+        if not kept.is_dir():
             return lambda name: None
     import torch
 

@@ -10,6 +10,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from engine.trust import Trust
 from results import tables
 from results.collect import Collection, Run
 from results.configs import config_differences, flatten
@@ -32,15 +33,16 @@ def page(
     images: int | None = 24,
     columns: int = 8,
     quality: int | None = None,
+    trust: Trust | None = None,
 ) -> str:
     """The page as HTML text; what could not be shown is added to the collection's warnings.
 
     Args:
         out: the page's folder, to name run folders from.
-        images, columns, quality: see results.gallery.galleries.
+        images, columns, quality, trust: see results.gallery.galleries.
     """
     runs = collection.runs
-    shown = galleries(runs, images, columns, quality, collection.warnings)
+    shown = galleries(runs, images, columns, quality, collection.warnings, trust)
     datasets = dict.fromkeys(run.dataset for run in runs)
     by_dataset = {name: [run for run in runs if run.dataset == name] for name in datasets}
     at = {id(run): index for index, run in enumerate(runs)}

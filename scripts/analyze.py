@@ -9,7 +9,7 @@ folder; report.py shows them.
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, Python looks into scripts/ only
 
@@ -19,17 +19,18 @@ if __name__ == "__main__":  # before torch is loaded
     early({"checkpoint": check_checkpoint})
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import default_collate
 
 from data.example import to_uint8
 from engine.build import Build, build, build_dataset
-from engine.checkpoint import Loaded, load_network
+from engine.checkpoint import Loaded, compare, load_network
 from engine.config import register
 from engine.distributed import choose_device
 from engine.launch import entry, launch
 from engine.render import picture
 from engine.sampling import mix
+from engine.trust import Trust, ours
 from errors import UserError
 from files import atomically, write_text
 from losses.comparison import Comparison, draw_places
@@ -38,6 +39,7 @@ from results.figures import histograms, weight_maps
 from results.patches import Tally, similarity, weights
 
 SCHEMA = 1
+BESIDE = 2**28  # numbers of networks that are not in the checkpoint, which nothing else bounds
 
 
 def analyze(cfg: DictConfig) -> Path:
@@ -46,7 +48,12 @@ def analyze(cfg: DictConfig) -> Path:
     Raises:
         UserError: for a run whose objective compares no patches, or a value out of range.
     """
-    loaded = Loaded.open(cfg.checkpoint, dataset=cfg.dataset)
+    loaded = Loaded.open(cfg.checkpoint, dataset=cfg.dataset, trust=Trust.of(cfg))
+    for node in (loaded.cfg, loaded.cfg.encoder):
+        if isinstance(node, DictConfig) and "offline" in node:
+            node.offline = cfg.offline
+        if isinstance(node, DictConfig) and "weights_dir" in node:
+            node.weights_dir = cfg.weights_dir
     device = choose_device(cfg.device)
     parts = restored(loaded, device)
     name, term = contrast_of(parts, cfg.term)
@@ -100,8 +107,24 @@ def analyze(cfg: DictConfig) -> Path:
 
 def restored(loaded: Loaded, device: torch.device) -> Build:
     """Everything of a run as its checkpoint left it, in eval mode; the generator's moving average where it kept one."""
-    parts = build(loaded.cfg, loaded.inputs)
     held = loaded.networks
+    slots = ("model", "setting", "encoder", "objective")
+    if ours(loaded.cfg, *slots):
+        with torch.device("meta"):
+            bare = cast(DictConfig, OmegaConf.merge(loaded.cfg, {}))
+            if isinstance(bare.encoder, DictConfig) and "pretrained" in bare.encoder:
+                bare.encoder.pretrained = False
+            parts = build(bare, loaded.inputs)
+        beside = dict(parts.networks) | ({"encoder": parts.encoder} if parts.encoder is not None else {})
+        for name in beside.keys() & held.keys():
+            compare(beside.pop(name), held[name], name, loaded.path)
+        count = sum(value.numel() for network in beside.values() for value in network.state_dict().values())
+        if count > BESIDE:
+            raise UserError(
+                f"checkpoint={loaded.path}: {', '.join(beside)} would take {count:,} numbers, of which the file holds "
+                f"none; at most {BESIDE:,} are made"
+            )
+    parts = build(loaded.cfg, loaded.inputs)
     for name, network in parts.networks.items():
         if name in held:
             load_network(network, held[name], name, loaded.path)
@@ -127,17 +150,8 @@ def contrast_of(parts: Build, wanted: str | None) -> tuple[str, Comparison]:
 
 
 def _check(cfg: DictConfig, length: int) -> None:
-    for key, least in (("images", 1), ("batch_size", 1), ("places", 2), ("image", 0)):
-        if not isinstance(cfg[key], int) or cfg[key] < least:
-            raise UserError(f"{key}={cfg[key]}: a whole number from {least} was wanted")
     if cfg.image >= min(cfg.images, length):
         raise UserError(f"image={cfg.image}: there are {min(cfg.images, length)} images, numbered from 0")
-    if len(cfg.patch) != 2 or not all(0 <= share <= 1 for share in cfg.patch):
-        raise UserError(f"patch={list(cfg.patch)}: two shares 0..1 of height and width were wanted")
-    if cfg.beta is not None and (not isinstance(cfg.beta, int | float) or cfg.beta <= 0):
-        raise UserError(f"beta={cfg.beta}: a number above 0, or null, was wanted")
-    if cfg.direction not in (None, "hard", "easy"):
-        raise UserError(f"direction={cfg.direction}: hard or easy was wanted")
 
 
 def _write(folder: Path, name: str, found: dict[str, Any], image: Any) -> None:

@@ -37,6 +37,7 @@ from engine.config import register
 from engine.inputs import Inputs
 from engine.launch import entry, launch
 from engine.render import load_generator, translate
+from engine.trust import Trust
 from errors import UserError
 from files import refuse_overlap, write_text
 from models.spade import Noise
@@ -91,7 +92,7 @@ def export(cfg: DictConfig) -> Path:
         UserError: for a generator with noise, whose draws a program cannot seed by the image, or an unwritable file.
         RuntimeError: where the program's images are not those of the generator.
     """
-    loaded = Loaded.open(cfg.checkpoint)
+    loaded = Loaded.open(cfg.checkpoint, trust=Trust.of(cfg))
     generator = load_generator(loaded, torch.device("cpu"), cfg.network)
     inputs = loaded.inputs.reversed() if cfg.network == "generator_source" else loaded.inputs
     if any(isinstance(module, Noise) for module in generator.modules()):
@@ -99,8 +100,6 @@ def export(cfg: DictConfig) -> Path:
             f"checkpoint={loaded.path}: its generator draws noise (model.generator.noise), which test.py seeds by the "
             "image and a program cannot; render with test.py"
         )
-    if cfg.out is not None and not str(cfg.out).endswith(".pt2"):
-        raise UserError(f"out={cfg.out}: a file name ending in .pt2 was wanted")
     out = Path(cfg.out).expanduser() if cfg.out else loaded.path.parent / f"{cfg.network}_{loaded.name}.pt2"
     refuse_overlap("out", out, {"checkpoint": loaded.path})
     refuse_foreign(out)

@@ -45,6 +45,7 @@ from engine.checks import validate
 from engine.config import register
 from engine.inputs import Inputs
 from engine.launch import CONFIGS, fail, launch
+from engine.trust import Trust
 from errors import UserError
 from files import refuse_overlap
 from losses.comparison import Comparison
@@ -149,6 +150,7 @@ def import_checkpoint(sources: Sequence[Path], out: Path, words: Sequence[str] =
     cfg, choice = composed([*HOSTS[source.model], *asked, f"run={re.sub(r'[^A-Za-z0-9._+-]+', '-', out.stem)}", *words])
     if isinstance(ORDERS.get(choice), str):
         raise UserError(f"{source.path}: dataset={choice}: its official channels are not known: {ORDERS[choice]}")
+    Trust.of(cfg)  # imports the modules of `code`
     validate(cfg)
     settle_palette(cfg)
     inputs = declared(cfg, source)

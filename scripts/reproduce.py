@@ -1,14 +1,17 @@
-"""Make the step again in which a run diverged: python scripts/reproduce.py RUN/diverged.
+"""Make the step again in which a run diverged: python scripts/reproduce.py RUN/diverged [code=FILE.py] [trust=true].
 
 Trains from the checkpoint in that folder to the bad step, and compares its losses and gradient norms with those that
 ended the run. Of a run of several ranks: torchrun --nproc-per-node=N scripts/reproduce.py RUN/diverged. The folder's
-last.pt is then of the step before, from which a debugger can go on with the batch in batch.pt.
+last.pt is then of the step before, from which a debugger can go on with the batch in batch.pt. A bundle is data:
+your own classes, with which the run was trained, are named by code=FILE.py, as in every command.
 """
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, Python looks into scripts/ only
+
+from omegaconf import OmegaConf
 
 from engine.config import register
 from engine.launch import fail, launch
@@ -27,16 +30,19 @@ def compared(found: dict[str, float], wanted: dict[str, float]) -> list[str]:
 
 def main() -> None:
     """The command line."""
-    if len(sys.argv) != 2 or sys.argv[1] in ("-h", "--help"):
+    words = dict(word.split("=", 1) for word in sys.argv[2:] if "=" in word)
+    if len(sys.argv) != len(words) + 2 or not words.keys() <= {"code", "trust"} or sys.argv[1] in ("-h", "--help"):
         print(str(__doc__).strip())
         return
     try:
         from engine.bundle import reproduce
         from engine.distributed import rank
+        from engine.trust import Trust
         from train import train
 
         register()
-        again, wanted = reproduce(Path(sys.argv[1]), train)
+        trust = Trust.of(OmegaConf.create({"code": words.get("code"), "trust": words.get("trust") == "true"}))
+        again, wanted = reproduce(Path(sys.argv[1]), train, trust)
     except UserError as error:
         fail(str(error))
         return

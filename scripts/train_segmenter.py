@@ -165,7 +165,9 @@ def refuse_foreign(out: Path) -> None:
 def main(cfg: DictConfig) -> None:
     from engine.build import build_dataset, held_out
     from engine.distributed import choose_device
+    from engine.trust import Trust
 
+    Trust.of(cfg)  # imports the modules of `code`
     out = Path(cfg.out).expanduser()
     refuse_overlap("out", out, {"dataset.root": data_root(cfg)})
     refuse_foreign(out)

@@ -3,8 +3,9 @@
 import pytest
 from omegaconf import OmegaConf
 
-from engine.checks import check, choices, fits, validate
+from engine.checks import check, choices, validate
 from engine.config import ConfigError, label
+from engine.ranges import fits
 from tests.compose import CONFIGS, config
 
 EXPERIMENTS = sorted(
@@ -51,15 +52,15 @@ def test_every_loss_goes_with_every_encoder(loss, encoder):
         (["loss.temperature=warm"], r"loss\.temperature: 'warm' is not of type"),
         (["encoder.layers=conv1"], r"encoder\.layers: 'conv1' is not of type"),
         (["model.generator.width=1.5"], r"model\.generator\.width: 1\.5 is not of type int"),
-        (["train.batch_size=0"], r"train\.batch_size=0: must be above 0"),
+        (["train.batch_size=0"], r"train\.batch_size=0: must be at least 1"),
         (
             ["train.batch_size=3", "train.accumulate=2"],
             r"train\.batch_size=3: must divide by ranks \(1\) times train\.accumulate \(2\)",
         ),
-        (["train.betas=[0.5]"], r"train\.betas=\[0\.5\]: two numbers"),
-        (["train.device=tpu"], r"train\.device=tpu: one of auto, cpu, cuda"),
+        (["train.betas=[0.5]"], r"train\.betas=\[0\.5\]: must be two numbers"),
+        (["train.device=tpu"], r"train\.device=tpu: must be one of auto, cpu, cuda"),
         (["train.decay_steps=5", "train.steps=2"], r"train\.decay_steps=5: more than train\.steps=2"),
-        (["train.ema=1.0"], r"train\.ema=1\.0: a decay in \[0, 1\)"),
+        (["train.ema=1.0"], r"train\.ema=1\.0: must be at least 0 and below 1"),
         (
             ["train.ttur=true", "train.lr_discriminator=1e-4"],
             r"train\.lr_discriminator: train\.ttur=true sets it already",

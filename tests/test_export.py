@@ -87,12 +87,6 @@ def test_edges_of_instances_are_a_second_argument(tmp_path: Path):
     assert not torch.equal(program(ids, one), program(ids, halves))
 
 
-def test_the_name_is_a_programs(tmp_path: Path):
-    path = checkpoint(tmp_path, IMAGE, ResnetGenerator(3, width=2, blocks=2), *CUT)
-    with pytest.raises(UserError, match=r"out=x.json: a file name ending in .pt2 was wanted"):
-        exporting.export(config(f"checkpoint={path}", "out=x.json", name="export"))
-
-
 def test_noise_is_refused(tmp_path: Path):
     words = (*FOLDER, "dataset.classes=5", "dataset.ignore=255", "model.generator.noise=true")
     path = checkpoint(tmp_path, LABELS, SPADEGenerator(6, width=2, hidden=4, noise=True), *words)

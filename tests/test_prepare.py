@@ -372,7 +372,6 @@ def test_one_name_in_two_splits_is_refused(tmp_path):
 
 def test_settings_are_checked(tmp_path):
     assert "nothing to prepare" in error_of("shapes", tmp_path, tmp_path)
-    assert "[height,width]" in error_of("camvid", tmp_path, tmp_path, size="[3]")
 
 
 def test_the_command_ends_in_one_line_and_an_exit_code(tmp_path):
