@@ -22,6 +22,7 @@ import zlib
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,7 @@ class Board:
             tqdm.write(f"{self.folder}: cannot be written ({reason}); training goes on without TensorBoard")
 
 
+@cache
 def quiet_writer() -> None:
     """Let TensorBoard's thread print no traceback of its own: `Board` says what it failed of."""
     before = threading.excepthook
