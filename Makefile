@@ -19,8 +19,10 @@ demo: .venv/run.done ## train, test and evaluate the embedded default
 test: .venv/test.done ## the test suite
 	$(BIN)/python -m pytest -n auto --maxprocesses 8
 
-soak: .venv/test.done ## the long fault and slow tests
-	$(BIN)/python -m pytest -m slow -n auto --maxprocesses 8
+soak: .venv/test.done ## the long fault and slow tests, and their tables; FAULTS=1000 for more, SEED=2 for others
+	rm -rf .soak
+	status=0; $(BIN)/python -m pytest -m slow -n auto --maxprocesses 8 || status=$$?; \
+		$(BIN)/python -m tests.faults.table; exit $$status
 
 gpu: .venv/test.done ## the tests that need a CUDA device, or two
 	TEST_GPU=1 $(BIN)/python -m pytest -m gpu -n 0 tests/test_gpu.py
@@ -36,4 +38,4 @@ check: .venv/test.done ## lint and types, under a minute
 	$(BIN)/mypy
 
 clean: ## the environment, not your runs
-	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .soak

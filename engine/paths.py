@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+import openmp  # noqa: F401 - every entry imports this module, or launch.py, before torch
 from errors import UserError
 from files import refuse_overlap
 

@@ -22,8 +22,11 @@ INTERRUPTED = 130  # of a run that Ctrl-C stopped
 ECHO = 1.0  # seconds in which a second SIGINT under torchrun is the same key: the terminal and torchrun both send it
 
 
-class Preempted(Exception):
-    """A signal ended the run; its last checkpoint is of the step it had reached. `code` is the exit code."""
+class Preempted(BaseException):
+    """A signal ended the run; its last checkpoint is of the step it had reached. `code` is the exit code.
+
+    No Exception: it can be raised anywhere, also in a library that makes errors of its own of those.
+    """
 
     def __init__(self, message: str, code: int = EXIT_CODE) -> None:
         super().__init__(message)

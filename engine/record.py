@@ -16,10 +16,13 @@ import os
 import platform
 import resource
 import subprocess
+import threading
 import time
+import zlib
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -42,7 +45,7 @@ class Recorder:
         self, folder: Path, first: bool, start: int, stop: int, batch: int, state: dict[str, Tensor] | None
     ) -> None:
         self.folder, self.first, self.batch = folder, first, batch
-        self.sums = {name: value.clone() for name, value in (state or {}).items() if name != "count"}
+        self.sums = {name: value.clone() for name, value in (state or {}).items() if name not in ("count", "log")}
         self.count = int(state["count"]) if state else 0
         self.started, self.waited, self.since = time.perf_counter(), 0.0, 0
         self.bar: tqdm | None = None
@@ -51,7 +54,7 @@ class Recorder:
             return
         (folder / "samples").mkdir(exist_ok=True)
         self.log = folder / "log.jsonl"
-        restore_log(self.log, start)
+        self.logged = restore_log(self.log, start, (state or {}).get("log"))
         self.board = Board(folder / "tensorboard", start)
         self.bar = tqdm(
             total=stop, initial=start, unit="step", dynamic_ncols=True, smoothing=0.1, mininterval=1.0, disable=None
@@ -98,6 +101,7 @@ class Recorder:
             timing = (round(speed, 2), round(self.waited / elapsed, 4), round(peak), round(time.time(), 1))
             with self.log.open("a") as file:
                 file.write(json.dumps(row | dict(zip(TIMING, timing, strict=True))) + "\n")
+            self.logged = _digest(row, self.logged)
             assert self.board is not None
             self.board.scalars({**means, "speed/images_per_second": speed, "lr": lr}, step)
             if self.bar is not None:
@@ -133,8 +137,10 @@ class Recorder:
         tqdm.write(f"step {step}: {shown}{', the best so far' if best else ''}")
 
     def state_dict(self) -> dict[str, Any]:
-        """Sums since the last log line, so that a resumed run writes the same lines."""
-        return {**{name: value.cpu() for name, value in self.sums.items()}, "count": self.count}
+        """Sums since the last log line, so that a resumed run writes the same lines; of rank 0, also a digest of the
+        lines, so that it notices where they have changed."""
+        log = {"log": self.logged} if self.first else {}
+        return {**{name: value.cpu() for name, value in self.sums.items()}, "count": self.count, **log}
 
     def close(self) -> None:
         """Flush what is buffered."""
@@ -150,6 +156,7 @@ class Board:
     def __init__(self, folder: Path, start: int) -> None:
         self.folder = folder
         self.writer: Any = None
+        quiet_writer()
         from torch.utils.tensorboard import SummaryWriter
 
         self._try(lambda: setattr(self, "writer", SummaryWriter(str(folder), purge_step=start + 1)))
@@ -180,11 +187,27 @@ class Board:
             tqdm.write(f"{self.folder}: cannot be written ({reason}); training goes on without TensorBoard")
 
 
-def restore_log(log: Path, step: int) -> None:
+@cache
+def quiet_writer() -> None:
+    """Let TensorBoard's thread print no traceback of its own: `Board` says what it failed of."""
+    before = threading.excepthook
+
+    def hook(what: threading.ExceptHookArgs) -> None:
+        writer = type(what.thread).__name__ == "_AsyncWriterThread" and issubclass(what.exc_type, OSError)
+        if not writer:
+            before(what)
+
+    threading.excepthook = hook
+
+
+def restore_log(log: Path, step: int, wanted: Any = None) -> list[int]:
     """Drop the lines after `step` and a half-written last one, which a killed run logged beyond its checkpoint.
 
     Other damage costs the damaged lines only: what is readable stays, the file as it was is put aside, and one line on
-    the terminal says so.
+    the terminal says so. So it does where lines are gone or changed: then the digest of what stays is not `wanted`,
+    which the checkpoint holds.
+
+    Returns: number and checksum of the lines that stay, without what may differ between equal runs.
     """
     try:
         whole = log.read_bytes()
@@ -199,14 +222,30 @@ def restore_log(log: Path, step: int) -> None:
     expected = {number for number, found in steps.items() if number > last and found is not None and found > step}
     damaged = [number + 1 for number in range(len(lines)) if number not in chosen and number not in expected]
     kept = [[*lines, tail][number] + b"\n" for number in sorted(chosen)]
-    if damaged:
+    stays = [0, 0]
+    for line in kept:
+        stays = _digest(json.loads(line), stays)
+    changed = not damaged and isinstance(wanted, list) and len(wanted) == 2 and stays != wanted
+    if changed and not whole:
+        print(f"{log}: is gone or empty; the {wanted[0]} lines up to step {step} are lost")
+    elif damaged or changed:
         aside = _unused(log.with_name(f"{log.stem}.damaged{log.suffix}"))
         with atomically(aside) as file:
             file.write(whole)
         numbers = ", ".join(map(str, damaged[:5])) + (", ..." if len(damaged) > 5 else "")
-        print(f"{log}: {len(damaged)} damaged lines ({numbers}) are left out; the file as it was is {aside.name}")
+        what = f"{len(damaged)} damaged lines ({numbers}) are left out"
+        if changed:
+            what = f"its {stays[0]} lines up to step {step} are not the {wanted[0]} that were written; it is kept so"
+        print(f"{log}: {what}; the file as it was is {aside.name}")
     with atomically(log) as file:
         file.write(b"".join(kept))
+    return stays
+
+
+def _digest(row: dict[str, Any], before: list[int]) -> list[int]:
+    """Number and checksum of the lines of a log, with one more."""
+    own = json.dumps({key: value for key, value in row.items() if key not in TIMING})
+    return [before[0] + 1, zlib.crc32(own.encode(), before[1])]
 
 
 def _step_of(line: bytes) -> int | None:

@@ -17,6 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # run as a file, Python looks into scripts/ only
 
+import openmp  # noqa: E402, F401 - before torch
+
 EXTRAS = {  # requirements file: what needs it
     "data": "some of prepare.py",
     "hf": "segmenter=hf:",

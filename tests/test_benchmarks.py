@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks import busy
 from benchmarks.__main__ import names
 from benchmarks.compare import Found, Item, extra_memory, in_turns, main, measure, table
 
@@ -129,3 +130,13 @@ def test_an_unknown_option_is_refused(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["benchmark", "round=1"])
     with pytest.raises(SystemExit, match="round: a benchmark takes rounds, threads"):
         main(items)
+
+
+def test_busy_rows_differ_in_openmps_variables_alone(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    own = {
+        value: {n: t for n, t in busy.variables(value).items() if "OMP_" in n} for value in ("default", "passive", "9")
+    }
+    assert own == {"default": busy.NEUTRAL, "passive": {"OMP_WAIT_POLICY": "passive"}, "9": {"GOMP_SPINCOUNT": "9"}}
+    times = {"train": [24.0, 25.0, 20.0], "test": [3.0], "evaluate": [5.0]}
+    assert "| 9 | 24 | 3 | 5 | 24 | 3 | 5 |" in busy.table({0: {"9": times}, 2: {"9": times}})

@@ -283,6 +283,41 @@ def test_what_was_logged_beyond_the_checkpoint_is_no_damage(tmp_path, capsys):
     assert names(tmp_path) == ["log.jsonl", "none.jsonl"]
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda text: text.replace('"step": 2, "images"', '"step": 2, "image"'),
+            "its 4 lines up to step 4 are not the 4",
+        ),
+        (lambda text: "".join(text.splitlines(keepends=True)[:3]), "its 3 lines up to step 4 are not the 4"),
+        (lambda text: text[:-30], "its 3 lines up to step 4 are not the 4"),
+        (lambda text: "", "is gone or empty; the 4 lines up to step 4 are lost"),
+        (None, "is gone or empty; the 4 lines up to step 4 are lost"),
+    ],
+    ids=["changed", "cut", "half", "empty", "gone"],
+)
+def test_lines_that_are_not_what_was_written_are_noticed_once(whole, tmp_path, change, words, capsys):
+    """Also where each line that is left can be read."""
+    shutil.copytree(whole, tmp_path / "run")
+    log = tmp_path / "run" / "log.jsonl"
+    text = "".join(log.read_text().splitlines(keepends=True)[:4])
+    assert torch.load(whole / "last.pt", weights_only=True)["record"]["log"] == restore_log(log, 6)
+    wanted = restore_log(log, 4)
+    log.unlink()
+    if change is not None:
+        log.write_text(change(text))
+    before = log.read_bytes() if log.exists() else b""
+    capsys.readouterr()
+    stays = restore_log(log, 4, wanted)
+    out = capsys.readouterr().out
+    assert words in out and len(out.splitlines()) == 1 and stays != wanted
+    assert not before or log.with_name("log.damaged.jsonl").read_bytes() == before
+    capsys.readouterr()
+    restore_log(log, 4, stays)
+    assert not capsys.readouterr().out
+
+
 def test_the_log_is_on_disk_before_the_checkpoint(tmp_path, monkeypatch):
     done = []
     real, sync = RunFolder.save, Recorder.sync
