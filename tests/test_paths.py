@@ -196,7 +196,7 @@ def test_a_grey_side_names_the_key_that_reads_it_in_colour():
 
 
 def test_a_folder_without_folders_says_what_it_has(tmp_path):
-    from data.files import seen
+    from listing import seen
 
     assert seen(tmp_path) == f"{tmp_path} has no folders"
     (tmp_path / "a.jpg").touch()
