@@ -101,7 +101,7 @@ def evaluate_kept(cfg: DictConfig, trust: Any) -> dict[str, Any]:
 
 def forget(folder: Path, pattern: str) -> None:
     """Remove the reports and pictures of an earlier choice."""
-    for file in folder.glob(pattern):
+    for file in sorted(folder.glob(pattern)):
         file.unlink()
 
 

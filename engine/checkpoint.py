@@ -444,7 +444,7 @@ def clean(places: list[Path]) -> None:
     for place in places:
         with suppress(OSError):
             sweep(place)
-            for path in place.iterdir():
+            for path in sorted(place.iterdir()):
                 found = OLD_TEMPORARY.fullmatch(path.name)
                 if found and not (found["pid"] and alive(int(found["pid"]))):
                     path.unlink()
