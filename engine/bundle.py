@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from engine.config import Config
 from engine.distributed import rank, world
-from engine.trust import Trust, admit, parsed
+from engine.trust import Trust, config_of
 from errors import Diverged, UserError
 from files import atomically, write_text
 
@@ -72,10 +71,7 @@ def reproduce(
         raise UserError(
             f"{bundle}: diverged on {ranks} rank(s), here are {world()}; use torchrun --nproc-per-node={ranks}"
         )
-    plain = parsed(text, str(bundle / "config.yaml"))
-    admit(plain, str(bundle / "config.yaml"), trust or Trust())
-    cfg = OmegaConf.merge(OmegaConf.structured(Config), plain)
-    assert isinstance(cfg, DictConfig)
+    cfg = config_of(text, str(bundle / "config.yaml"), trust or Trust())
     cfg.train.save_every, cfg.train.sample_every = max(1, step - 1), 2**31
     cfg.train.samples = cfg.evaluate.every = cfg.train.keep = 0
     cfg.train.minutes = None

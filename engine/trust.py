@@ -135,6 +135,13 @@ def config_of(text: Any, source: str, trust: Trust) -> DictConfig:
     """
     plain = parsed(text, source)
     admit(plain, source, trust)
+    for key in ("dataset", "model", "setting", "encoder", "loss", "objective"):
+        empty = plain.get(key) is None and key in ("encoder", "loss")
+        if key in plain and not empty and not isinstance(plain[key], dict):
+            raise UserError(f"{source}: its config says {key}={shown(str(plain[key]))}, which is no group of settings")
+    for name, node in (plain.get("objective") or {}).items():
+        if not isinstance(node, dict) or not isinstance(node.get("term"), dict) or "_target_" not in node["term"]:
+            raise UserError(f"{source}: its config says no constructor for objective.{shown(name)}.term")
     try:
         cfg = cast(DictConfig, OmegaConf.merge(OmegaConf.structured(Config), plain))
         OmegaConf.set_struct(cfg, False)

@@ -63,6 +63,8 @@ class SelfSimilarity(nn.Module):
         self.pairs = [(self.fake, self.source)]
         self.mode: Mode = word("mode", mode, Mode)
         self.keys: Keys = word("keys", keys, Keys)
+        if window < 1:
+            raise ValueError(f"window is {window}, not 1 or more")
         self.window, self.patches, self.cosine = window, patches, cosine
         self.other, self.augment = other, augment
         self.learned = contrast is not None

@@ -18,7 +18,7 @@ from errors import UserError
 from .blocks import SpectralConv2d, instance_norm
 
 Side = Annotated[int, range(1, 1025)]  # that an image is resized to
-Size = Side | Sequence[Side] | None
+Size = Side | tuple[Side, Side] | None
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 

@@ -25,6 +25,7 @@ from torch.utils.data import default_collate
 from data.example import to_uint8
 from engine.build import Build, build, build_dataset
 from engine.checkpoint import Loaded, compare, load_network
+from engine.checks import check
 from engine.config import register
 from engine.distributed import choose_device
 from engine.launch import entry, launch
@@ -109,6 +110,7 @@ def restored(loaded: Loaded, device: torch.device) -> Build:
     """Everything of a run as its checkpoint left it, in eval mode; the generator's moving average where it kept one."""
     held = loaded.networks
     slots = ("model", "setting", "encoder", "objective")
+    check(loaded.cfg)
     if ours(loaded.cfg, *slots):
         with torch.device("meta"):
             bare = cast(DictConfig, OmegaConf.merge(loaded.cfg, {}))

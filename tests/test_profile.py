@@ -117,7 +117,7 @@ def test_parts_lie_in_each_other_and_add_up():
 
 def test_the_key_changes_no_label_and_refuses_less_than_nothing():
     assert label(["train.profile=20"]) == "base"
-    with pytest.raises(ConfigError, match=r"train\.profile=-1: must not be negative"):
+    with pytest.raises(ConfigError, match=r"train\.profile=-1: must be at least 0"):
         validate(config("train.profile=-1"))
 
 

@@ -205,8 +205,8 @@ def test_what_cannot_be_trained_is_refused_with_the_cure(tmp_path, words, messag
     [
         (("train.pool=50",), r"train\.pool=50: in setting=paired an image is judged beside its own source"),
         (("setting=unpaired", "train.regenerate_fake=true"), r"train\.regenerate_fake=true: in setting=unpaired the"),
-        (("train.pool=-1",), r"train\.pool=-1: must not be negative"),
-        (("gan=wasserstein",), r"objective\.gan\.term\.mode: 'wasserstein' is none of hinge, lsgan, nonsaturating"),
+        (("train.pool=-1",), r"train\.pool=-1: must be at least 0"),
+        (("gan=wasserstein",), r"gan=wasserstein: must be one of hinge, lsgan, nonsaturating"),
     ],
 )
 def test_settings_that_do_not_go_together(words, message):
