@@ -115,8 +115,8 @@ def _problem(state: Mapping[str, Any]) -> str | None:
             return f"not a whole checkpoint: it has no {key}"
         if type(state[key]) is not kind:
             return f"not a whole checkpoint: its {key} is {str(state[key])[:40]!r}, {words} was expected"
-    if state["step"] < 0 or state["schema"] < 1:
-        return f"not a whole checkpoint: step {state['step']}, schema {state['schema']}"
+    if not 0 <= state["step"] < 2**53 or state["schema"] < 1:
+        return f"not a whole checkpoint: step {str(state['step'])[:40]}, schema {state['schema']}"
     for name, network in state["networks"].items():
         if not isinstance(network, dict) or not all(isinstance(value, Tensor) for value in network.values()):
             return f"not a whole checkpoint: its network {str(name)[:40]} is no set of tensors by name"
@@ -129,6 +129,8 @@ def _problem(state: Mapping[str, Any]) -> str | None:
         return "not a whole checkpoint: its config has no dataset"
     for key in ("networks", "average", "optimizers"):
         for name, value in _tensors(state.get(key), key):
+            if value.layout is not torch.strided or value.device.type != "cpu":
+                return f"not a whole checkpoint: {name} is no plain tensor"
             if value.numel() * value.element_size() > value.untyped_storage().nbytes():
                 return f"not a whole checkpoint: {name} is larger than what is stored of it"
             if value.is_floating_point() and not bool(torch.isfinite(value).all()):
