@@ -313,15 +313,15 @@ class RunFolder:
     def _check_config(self, state: Mapping[str, Any] | None) -> None:
         """Compare with the checkpoint's config, which has a digest, or where there is none with config.yaml."""
         present = self.path / "config.yaml"
-        kept = _config_of(present)
+        kept, own = _config_of(present), OmegaConf.create(self.text)
         if state is not None:
             saved = parsed(state["config"], f"checkpoint={self.path / 'last.pt'}")
-            if present.is_file() and (kept is None or differences(kept, OmegaConf.create(saved))):
+            if present.is_file() and (kept is None or differences(kept, saved, own)):
                 print(f"{present}: is damaged or was edited; rebuilt from last.pt")
             kept = saved
         elif kept is None and present.is_file():
             print(f"{present}: is damaged; written anew, as no checkpoint is there yet")
-        difference = [] if kept is None else differences(kept, OmegaConf.create(self.text))
+        difference = [] if kept is None else differences(kept, own)
         if difference:
             raise ConfigError(
                 f"{self.path}: was made with another config ({'; '.join(difference[:4])}); "
@@ -513,17 +513,18 @@ def _config_of(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found.get("dataset"), dict) else None
 
 
-def differences(old: Any, new: Any) -> list[str]:
+def differences(old: Any, new: Any, own: Any = None) -> list[str]:
     """Dotted keys whose values differ, those aside that never change a result: `NEUTRAL` but for the seed, and where
     things lie.
 
-    A key that the old config does not know, because it is younger than the folder, had its default there.
+    A key that the old config does not know, because it is younger than the folder, had its default there. Defaults are
+    those of the constructors in `own` (None: new), the command's config: what a file names is not imported.
     """
     before, after = _flat(old), _flat(new)
     found = []
     for key in sorted(before.keys() | after.keys()):
         a, b = before.get(key, "absent"), after.get(key, "absent")
-        if a == "absent" and b == _default(new, key):
+        if a == "absent" and b == _default(new if own is None else own, key):
             continue
         neutral = key != "seed" and NEUTRAL.match(key)
         if a != b and not neutral and not key.endswith((".weights_dir", ".offline")):

@@ -326,6 +326,12 @@ CASES: dict[str, Case] = {
     "checkpoint, a target beside": Case(
         "checkpoint", _config(model__generator={"norm": {"_target_": "tests.faults.canary.touch"}})
     ),
+    "last.pt of a run, a target beside": Case(
+        "last.pt, train.py", _config(model__generator={"norm": {"_target_": "tests.faults.canary.touch"}})
+    ),
+    "last.pt of a run, the environment": Case(
+        "last.pt, train.py", _config(model__generator={"width": "${oc.env:HOME}"})
+    ),
     "checkpoint, a target in the data set": Case("checkpoint", _config(dataset={"name": _run()}), "either"),
     "checkpoint, the environment": Case("checkpoint", _config(model__generator={"width": "${oc.env:HOME}"})),
     "checkpoint of 1e9 blocks": Case("checkpoint", _config(model__generator={"blocks": 10**9})),

@@ -176,7 +176,10 @@ def mutate_checkpoint(content: bytes, rng: random.Random) -> bytes:
         return mutate_bytes(content, rng)
     state = torch.load(io.BytesIO(content), weights_only=True)
     if kind == 2:
-        state = mutate_value(state, rng)
+        changed = mutate_value(state, rng)
+        if isinstance(changed, dict) and _fits(changed.get("networks"), state["networks"]):
+            changed["networks"] = state["networks"]  # other weights under a right seal are no damage
+        state = changed
     elif kind in (3, 4):
         state["config"] = json.dumps(hostile_config(json.loads(state["config"]), rng))
     elif kind == 5:
@@ -184,6 +187,13 @@ def mutate_checkpoint(content: bytes, rng: random.Random) -> bytes:
     else:
         return hostile_file(state, rng)
     return sealed(state)
+
+
+def _fits(one: Any, other: Any) -> bool:
+    """Whether two nested states have the same keys, and tensors of the same shapes."""
+    if isinstance(other, dict):
+        return isinstance(one, dict) and one.keys() == other.keys() and all(_fits(one[key], other[key]) for key in one)
+    return isinstance(one, torch.Tensor) and one.shape == other.shape
 
 
 def mutate_state(content: bytes, rng: random.Random) -> bytes:

@@ -113,8 +113,8 @@ OUTCOMES = ("healed", "set aside", "refused", "lost", "silent")
 class Trial:
     """One fault and what came of it.
 
-    healed: the same command ended bit-equal. set aside: the weights are bit-equal; log lines that nobody could read are
-    gone, one line said so and the damaged file is kept. refused: exit code 1 with one line, and no file changed. lost:
+    healed: the same command ended bit-equal. set aside: all is bit-equal but the file that was damaged, log.jsonl or
+    best.pt, whose content nobody could restore; one line said so and the damaged file is kept. refused: exit code 1 with one line, and no file changed. lost:
     anything else that is not equal and was noticed. silent: exit code 0, no word, and a difference.
     """
 
@@ -390,8 +390,6 @@ class Harness:
         said = any(name in line for line in again.output.splitlines()) if name else False
         kept = kind.endswith("removed") or before.get(name) in contents(folder).values()
         others = differing(whole, folder, name)
-        if name == "log.jsonl" and any(line not in lines(whole) for line in lines(folder)):
-            others = "log.jsonl: other lines"
         return "set aside" if said and kept and not others else "lost" if said else "silent"
 
 
