@@ -69,7 +69,6 @@ def refused(monkeypatch, capfd, tmp_path):
         ("train", ["evaluate.images=1"], "evaluate.images=1: must be at least 2, or null"),
         ("train", ["run=../../escape"], "run=../../escape: the run folder stays below checkpoints/"),
         ("train", ["run=/tmp/escape"], "run=/tmp/escape: the run folder stays below checkpoints/"),
-        ("train", ["dataset.name=../x"], "dataset.name=../x: the run folder stays below checkpoints/"),
         ("test", ["max_pixels=0"], "max_pixels=0: must be at least 1, or null"),
         ("test", ["checkpoint=x", "batch_size=0"], "batch_size=0: must be at least 1"),
         ("test", ["checkpoint=x", "workers=-1"], "workers=-1: must be at least 0 and at most"),
