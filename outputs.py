@@ -34,7 +34,7 @@ def read_note(folder: Path) -> dict[str, Any] | None:
     if not os.path.lexists(path):
         return None
     try:
-        note: dict[str, Any] = records.load(path)
+        note: dict[str, Any] = records.load(path, names=True)
         records.check_shape(note, SHAPE)
         for name in note.get("names", ()):
             if not _inside(name):

@@ -15,19 +15,22 @@ PARTS = 100_000  # of a YAML file
 DIGITS = 18  # of a whole number: more overflow 64 bits, and some a float
 
 
-def load(path: Path) -> Any:
+def load(path: Path, names: bool = False) -> Any:
     """The value in a JSON file.
 
+    Args:
+        names: it lists names of files, which need not be UTF-8: such bytes are what Python makes of them, U+DC80 on.
     Raises: OSError; ValueError for what is no UTF-8 or no JSON, and for values that cannot be shown or written again.
     """
-    return parse(path.read_bytes())
+    return parse(path.read_bytes(), names=names)
 
 
-def parse(text: bytes, finite: bool = True) -> Any:
+def parse(text: bytes, finite: bool = True, names: bool = False) -> Any:
     """The value of a JSON text. Raises: ValueError.
 
     Args:
         finite: refuse NaN and infinity, which Python writes but JSON does not know.
+        names: as for `load`.
     """
     number = _finite if finite else float
     try:
@@ -35,7 +38,7 @@ def parse(text: bytes, finite: bool = True) -> Any:
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     if b"\\ud" in text.lower():  # half of a surrogate pair is a legal string in Python, and cannot be encoded
-        json.dumps(value, ensure_ascii=False).encode()
+        json.dumps(value, ensure_ascii=False).encode(errors="surrogateescape" if names else "strict")
     return value
 
 

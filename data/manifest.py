@@ -53,7 +53,7 @@ def read_manifest(root: Path) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     try:
-        manifest: dict[str, Any] = load(file)
+        manifest: dict[str, Any] = load(file, names=True)
         schema = manifest.get("schema") if isinstance(manifest, dict) else None
         if not isinstance(schema, int) or isinstance(schema, bool):
             raise ValueError("it has no schema")

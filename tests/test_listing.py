@@ -106,7 +106,7 @@ def test_a_pipe_named_as_input_or_palette_does_not_hang(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     assert "neither a file nor a folder" in error_of(find_inputs, tmp_path / "pipe.png")
     make(tmp_path, names=["a"])
-    assert "is no file" in error_of(paired, tmp_path, palette=tmp_path / "pipe.png")
+    assert "no plain file" in error_of(paired, tmp_path, palette=tmp_path / "pipe.png")
     (tmp_path / "train/target/a.png").unlink()
     os.mkfifo(tmp_path / "train/target/a.png")
     assert "holds no images" in error_of(paired, tmp_path)
@@ -169,6 +169,11 @@ def test_names_that_are_no_utf8_are_read_and_hashed(tmp_path):
     assert [os.fsencode(name) for name in data.names] == [b"caf\xe9"]
     assert data[0, 1]["target"].shape == (3, 12, 16)
     assert len(names_hash(data.names)) == 64
+    manifest = {"labels": {"kind": "ids", "classes": 4, "ignore": None}, "splits": {"train": data.names}}
+    write_manifest(
+        tmp_path, dataset="mine", options={}, source_counts={}, instance=False, image_size=None, dropped=[], **manifest
+    )
+    assert len(paired(tmp_path)) == 1
     files = match(data.files, tmp_path)
     assert files == data.keys
 
