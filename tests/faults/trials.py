@@ -114,8 +114,9 @@ class Trial:
     """One fault and what came of it.
 
     healed: the same command ended bit-equal. set aside: all is bit-equal but the file that was damaged, log.jsonl or
-    best.pt, whose content nobody could restore; one line said so and the damaged file is kept. refused: exit code 1 with one line, and no file changed. lost:
-    anything else that is not equal and was noticed. silent: exit code 0, no word, and a difference.
+    best.pt, whose content nobody could restore; one line said so and the damaged file is kept. refused: exit code 1
+    with one line, and no file changed. lost: anything else that is not equal and was noticed. silent: exit code 0, no
+    word, and a difference.
     """
 
     number: int
