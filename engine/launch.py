@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -83,11 +84,21 @@ def _launch(main: Callable[[], object]) -> None:
     except (UserError, HydraException, OmegaConfBaseException) as error:
         fail(explain(error, sys.argv[1:], getattr(main, "entry", "train")))
     except OSError as error:  # a pipe's is no such error
-        if error.errno not in OUTSIDE:
+        if error.errno not in OUTSIDE and not _makes_folder(error):
             raise
         fail(refusal(error))
+    except ValueError as error:  # Hydra's word for a choice that is no text
+        if not str(error).startswith("Config group override must be a string"):
+            raise
+        choice = next((word for word in sys.argv[1:] if re.match(r"[\w/]*=(null|[\d.]+|true|false)?$", word)), "")
+        fail(f"{choice}: a config group takes a name; `--help` lists them")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _makes_folder(error: OSError) -> bool:
+    """Whether the system could not make a folder where there can be none, such as below /proc."""
+    return error.errno == errno.ENOENT and traceback.extract_tb(error.__traceback__)[-1].name in ("mkdir", "makedirs")
 
 
 def refusal(error: OSError) -> str:

@@ -48,6 +48,7 @@ class Preemption:
         self.received: int | None = None
         self.since = 0.0
         self.listening = False
+        self.ended: BaseException | None = None  # what a signal raised
         self.code = EXIT_CODE
         self.world = int(os.environ.get("WORLD_SIZE", "1"))
         self.group: Any = None
@@ -70,6 +71,8 @@ class Preemption:
     ) -> None:
         for number, handler in self.before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if self.ended is not None and isinstance(error, Exception):
+            raise self.ended from error  # a library, interrupted in the middle, failed in its own way
 
     def listen(self, device: Any) -> None:
         """From now on a signal waits for the end of the step. Every rank has to call it, with its device."""
@@ -87,12 +90,14 @@ class Preemption:
         if number == signal.SIGINT:
             echo = self.world > 1 and self.since - before < ECHO
             if not self.listening or (again and not echo):
-                raise KeyboardInterrupt
+                self.ended = KeyboardInterrupt()
+                raise self.ended
         elif not self.listening and not again:
-            raise Preempted(
+            self.ended = Preempted(
                 f"stopped by {signal.Signals(number).name} before its first step, with nothing new to save; the same "
                 "command goes on"
             )
+            raise self.ended
 
     def agreed(self) -> bool:
         """Whether any rank had been asked to stop: by now with one rank, by the previous call with several; `code` is

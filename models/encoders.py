@@ -17,6 +17,8 @@ from errors import UserError
 
 from .blocks import SpectralConv2d, instance_norm
 
+NO_LAYER = "encoder.layers=[]: names no layer, so there are no features to compare; give one or more"
+
 Side = Annotated[int, range(1, 1025)]  # that an image is resized to
 Size = Side | tuple[Side, Side] | None
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -177,6 +179,8 @@ class GeneratorEncoder(nn.Module):
                 f"encoder=generator: {name} takes {generator.channels} channels and gives "
                 f"{generator.output_channels}, so it cannot encode both source and fake; choose another encoder"
             )
+        if not layers:
+            raise UserError(NO_LAYER)
         self.owner = (generator,)  # in a tuple, where nn.Module does not register it
         self.layers = list(layers)
         self.channels: list[int] = generator.feature_channels(self.layers)  # type: ignore[operator]
@@ -251,7 +255,9 @@ def conv6(
 
 
 def check_layers(layers: Sequence[str], known: Iterable[str]) -> None:
-    """UserError for a layer that is neither known nor "image"."""
+    """UserError for no layer at all, and for one that is neither known nor "image"."""
+    if not layers:
+        raise UserError(NO_LAYER)
     for name in layers:
         if name not in {"image", *known}:
             raise UserError(f"encoder.layers: no layer '{name}'; known: image, {', '.join(known)}")

@@ -596,6 +596,18 @@ def at_step(monkeypatch, step, *numbers):
     monkeypatch.setattr(Recorder, "add", add)
 
 
+@pytest.mark.parametrize(("number", "kind"), [(signal.SIGTERM, Preempted), (signal.SIGINT, KeyboardInterrupt)])
+def test_a_library_that_fails_because_it_was_interrupted_is_no_error(heard, number, kind):
+    """And an error without a signal stays one."""
+    with pytest.raises(kind), Preemption():
+        try:
+            os.kill(os.getpid(), number)
+        finally:
+            raise AttributeError("half of an object")
+    with pytest.raises(AttributeError), Preemption():
+        raise AttributeError("a fault of ours")
+
+
 @pytest.mark.parametrize(
     ("number", "code"),
     [(signal.SIGUSR2, EXIT_CODE), (signal.SIGHUP, EXIT_CODE), (signal.SIGINT, INTERRUPTED)],

@@ -7,6 +7,7 @@ one is added with the fault that it found.
 import io
 import json
 import os
+import shutil
 import struct
 import sys
 import tempfile
@@ -25,7 +26,7 @@ from data.labels import read_palette
 from data.reading import LabelReader, read_image
 from tests.faults.fuzz import fuzz_one
 from tests.faults.mutations import MARK, Program, sealed
-from tests.faults.readers import READERS, Reader
+from tests.faults.readers import READERS, Reader, sample
 from tests.faults.results import write
 
 
@@ -354,9 +355,10 @@ def as_reader(case: Case) -> Reader:
     """For the fuzzer, which reads in a child of bounded memory and time."""
 
     def make(folder: Path) -> Path:
-        file = READERS[case.reader].make(folder)
-        case.change(file)
-        return file
+        valid, name = sample(case.reader)
+        shutil.copytree(valid, folder, dirs_exist_ok=True)
+        case.change(folder / name)
+        return folder / name
 
     def read(file: Path) -> Any:
         found = READERS[case.reader].read(file)
@@ -370,6 +372,7 @@ def as_reader(case: Case) -> Reader:
 def answer(name: str) -> dict[str, Any]:
     """What the reader does with a case, for JSON and tables."""
     case = CASES[name]
+    sample(case.reader)  # before the fork
     with tempfile.TemporaryDirectory() as folder:
         outcome, detail = fuzz_one(as_reader(case), Path(folder))
     good = outcome == case.answer or (case.answer == "either" and outcome in ("read", "refused"))

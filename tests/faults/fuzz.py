@@ -30,7 +30,7 @@ from engine.launch import explain
 from errors import UserError
 from tests.faults.commands import bound_memory
 from tests.faults.mutations import MARK
-from tests.faults.readers import READERS, Reader
+from tests.faults.readers import READERS, Reader, sample
 from tests.faults.results import fuzz_table, write
 
 MEMORY = 1 << 30  # bytes of address space that a case may take beside what the warm interpreter has
@@ -67,6 +67,8 @@ def fuzz(reader: str, cases: int, seed: int, folder: Path, show: bool = False, f
     """Run the cases `first`..`first + cases` of one reader."""
     found = Found(reader)
     number = first
+    if READERS[reader].mutate is not None:
+        sample(reader)  # here, so that all children have it
     while number < first + cases:
         log = folder / "log"
         log.write_text("")
@@ -132,14 +134,12 @@ def _child(reader: str, first: int, end: int, seed: int, folder: Path, log: Path
     sys.modules.pop("tests.faults.canary", None)
     sys.addaudithook(audit)
     watching[0] = False
-    work, original = folder / "case", folder / "valid"
-    original.mkdir(exist_ok=True)
+    work = folder / "case"
     if it.mutate is not None:
-        expected = it.read(it.make(original))
-        shutil.rmtree(original)  # reading may have changed what lay there
-        original.mkdir()
-        sample = it.make(original)
-        content = sample.read_bytes()
+        original, name = sample(reader)
+        shutil.copytree(original, work)
+        expected = it.read(work / name)
+        content = (original / name).read_bytes()
     for case in range(first, end):
         rng = random.Random(f"{reader} {seed} {case}")
         os.chdir(folder)
@@ -152,7 +152,7 @@ def _child(reader: str, first: int, end: int, seed: int, folder: Path, log: Path
         else:
             shutil.copytree(original, work)
             os.chdir(work)
-            file = work / sample.relative_to(original)
+            file = work / name
             changed = it.mutate(content, rng)
             file.write_bytes(changed)
         watching[0] = True

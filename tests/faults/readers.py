@@ -1,8 +1,11 @@
 """Every reader of files that others may have written, with a valid sample of each: what the fuzzer mutates."""
 
+import io
 import json
 import random
+import tempfile
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -359,3 +362,14 @@ READERS: dict[str, Reader] = {
     "MATLAB lists": Reader(_mat, _read_mat, share=2, starts=True),
     "HDF5": Reader(_hdf5, _nyu),
 }
+_samples = tempfile.TemporaryDirectory()  # removed when the process ends that made them, not its forks
+
+
+@cache
+def sample(name: str) -> tuple[Path, str]:
+    """A folder with a reader's valid files, made once, before forks; and the file to mutate, relative to it."""
+    folder = Path(_samples.name) / str(len(list(Path(_samples.name).iterdir())))
+    folder.mkdir()
+    with redirect_stdout(io.StringIO()):
+        file = READERS[name].make(folder)
+    return folder, str(file.relative_to(folder))

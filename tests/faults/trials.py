@@ -35,7 +35,7 @@ PAIRED = (
     "train.workers=0",
     "train.samples=1",
     "train.log_every=1",
-    "dataset.size=[64,64]",
+    "dataset.size=[32,32]",
     "dataset.lengths={train:8,val:2,test:2}",
     "model.generator.width=2",
     "model.discriminator.width=2",
@@ -75,8 +75,8 @@ SETTINGS = {
     "CUT, 2 ranks, pool": Setting((*CUT, "train.pool=3"), 2),
     "cycle, evaluation": Setting((*CYCLE, *EVALUATED)),
     "LSeSim, 2 ranks, 2 workers": Setting((*LSESIM, *TWO), 2),
-    "paired, 2 ranks, EMA, evaluation": Setting((*PAIRED, "train.ema=0.9", *EVALUATED), 2),
     "CUT, accumulation, kept steps": Setting((*CUT, *ACCUMULATED, "train.keep=2")),
+    "paired, 2 ranks, EMA, evaluation": Setting((*PAIRED, "train.ema=0.9", *EVALUATED, "train.batch_size=4"), 2),
 }
 FILES = {  # what a run keeps, as patterns; the fault takes one that is there
     "last.pt": "last.pt",
@@ -114,8 +114,9 @@ class Trial:
     """One fault and what came of it.
 
     healed: the same command ended bit-equal. set aside: all is bit-equal but the file that was damaged, log.jsonl or
-    best.pt, whose content nobody could restore; one line said so and the damaged file is kept. refused: exit code 1 with one line, and no file changed. lost:
-    anything else that is not equal and was noticed. silent: exit code 0, no word, and a difference.
+    best.pt, whose content nobody could restore; one line said so and the damaged file is kept. refused: exit code 1
+    with one line, and no file changed. lost: anything else that is not equal and was noticed. silent: exit code 0, no
+    word, and a difference.
     """
 
     number: int

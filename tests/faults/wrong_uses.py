@@ -28,6 +28,7 @@ SMALL = (
     "train.samples=1 train.device=cpu dataset.size=[32,32] dataset.lengths={train:4,val:2,test:2} "
     "model.generator.width=2 model.discriminator.width=2 hydra.run.dir={out}/run"
 )
+HERE = SMALL.replace(" hydra.run.dir={out}/run", "")
 OWN = (
     SMALL.replace("dataset.lengths={train:4,val:2,test:2} ", "")
     + " dataset=folder dataset.root={pairs} dataset.classes=4"
@@ -96,8 +97,8 @@ USES: dict[str, tuple[str, ...]] = {  # by entry file; NAME=VALUE words before `
         f"{SMALL} train.samples=-1",
         f"{SMALL} train.pool=-1",
         f"{SMALL} train.init_gain=nan",
-        f"{SMALL} run=../../escape",
-        f"{SMALL} run=/tmp/escape",
+        f"{HERE} run=../../escape",
+        f"{HERE} run=/tmp/escape",
         f"{SMALL} objective.contrast.weight=nan",
         f"{SMALL} evaluate.every=-1",
         f"{SMALL} evaluate.every=1 evaluate.metrics=[sdw]",
@@ -201,7 +202,6 @@ USES: dict[str, tuple[str, ...]] = {  # by entry file; NAME=VALUE words before `
         f"{FOLDERS} metric=[swd]",
         "checkpoint={run} images=0 device=cpu",
         "checkpoint={run} images=-1",
-        "checkpoint={run} split=train",
         "checkpoint={run} which=first",
         "checkpoint={run} which=best",
         "checkpoint={run} shown=-1 metrics=[swd]",
@@ -271,7 +271,6 @@ USES: dict[str, tuple[str, ...]] = {  # by entry file; NAME=VALUE words before `
         "checkpoint={run} outt=x",
     ),
     "scripts/import_checkpoint.py": (
-        "",
         "{none} {out}/o.pt",
         "{text} {out}/o.pt",
         "{text}",
@@ -406,7 +405,7 @@ def main() -> None:
     for file, words in [(file, words) for file, uses in USES.items() for words in uses][part::parts][::step]:
         if options["word"] not in f"{file} {words}":
             continue
-        short = words.replace(SMALL, "SMALL").replace(OWN, "OWN").replace(CUT, "CUT")
+        short = words.replace(SMALL, "SMALL").replace(OWN, "OWN").replace(CUT, "CUT").replace(HERE, "HERE")
         good, found = verdict(file, words)
         rows.append({"name": f"{file} {short}", "good": good, "found": found})
         print(f"{'ok    ' if good else 'FAILED'} {file} {short}: {found}", flush=True)
