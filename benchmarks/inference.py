@@ -18,6 +18,7 @@ from benchmarks.compare import Function, Item, bf16_hardware, main
 from benchmarks.cut_step import IMAGES, pair, same_weights
 from benchmarks.spade_step import LABELS, batch, load
 from benchmarks.steps import floor
+from engine.build import build_generator
 from engine.checkpoint import Loaded
 from engine.inputs import Inputs
 from engine.render import translate, untrained_generator
@@ -26,7 +27,9 @@ from tests.compose import config
 
 def ready(words: Sequence[str], inputs: Inputs) -> Any:
     """A generator with its initial weights, as test.py makes one ready."""
-    return untrained_generator(Loaded(Path(), 0, config(*words), inputs, {}), torch.device("cpu"))
+    cfg = config(*words)
+    state = {"networks": {"generator": build_generator(cfg, inputs).state_dict()}}
+    return untrained_generator(Loaded(Path(), 0, cfg, inputs, state), torch.device("cpu"))
 
 
 @torch.no_grad()

@@ -160,8 +160,10 @@ def read_palette(palette: Palette) -> dict[tuple[int, int, int], int]:
         return _palette_of("dataset.palette", [(f"row {number}", row) for number, row in enumerate(palette, 1)])
     file = Path(palette)
     try:
-        if file.exists() and not (file.is_file() and file.stat().st_size <= 2**20):
-            raise OSError("no plain file of at most 1 MiB")
+        if file.exists() and not file.is_file():
+            raise UserError(f"{file}: is no file; set dataset.palette to a file of lines ID R G B")
+        if file.exists() and file.stat().st_size > 2**20:
+            raise OSError("larger than 1 MiB")
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: cannot be read as a palette ({error}); set dataset.palette") from error

@@ -425,6 +425,7 @@ def claim(folder: Path) -> Iterator[FolderLock]:
 
     Raises: UserError naming the process that trains there already, or where the folder cannot be made or written.
     """
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -432,13 +433,18 @@ def claim(folder: Path) -> Iterator[FolderLock]:
         raise UserError(
             f"{folder}: cannot be made, {blocker} is in the way ({type(error).__name__}); change run= or hydra.run.dir"
         ) from error
-    with FolderLock(folder / LOCK, "training", "choose another run= or hydra.run.dir, or wait for its end") as lock:
-        places = [folder, folder / "samples", folder / "eval", *(folder / "eval").glob("*/")]
-        clean(places)
-        try:
-            yield lock
-        finally:
+    try:
+        with FolderLock(folder / LOCK, "training", "choose another run= or hydra.run.dir, or wait for its end") as lock:
+            places = [folder, folder / "samples", folder / "eval", *(folder / "eval").glob("*/")]
             clean(places)
+            try:
+                yield lock
+            finally:
+                clean(places)
+    finally:  # what was refused leaves no empty folder
+        with suppress(OSError):
+            for place in made:
+                place.rmdir()
 
 
 def clean(places: list[Path]) -> None:

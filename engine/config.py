@@ -3,6 +3,7 @@
 Nothing here imports torch: `--help` and a mistyped key answer at once.
 """
 
+import dataclasses
 import hashlib
 import re
 from collections.abc import Sequence
@@ -191,7 +192,8 @@ def below(path: str, key: str) -> str:
 def trunk_keys(entry: str = "train") -> list[str]:
     """Dotted names of the typed keys of a command, for 'did you mean'."""
     schema: Any = Config if entry == "train" else schemas.ENTRIES[entry]
-    groups: dict[str, Any] = {"train": Train, "evaluate": Evaluate, "nce": Nce} if schema is Config else {}
+    types_of = {field.name: field.type for field in dataclasses.fields(schema)}
+    groups = {name: kind for name, kind in types_of.items() if dataclasses.is_dataclass(kind)}
     return [name for name in schema.__dataclass_fields__ if name not in groups] + [
         f"{group}.{name}" for group, types in groups.items() for name in types.__dataclass_fields__
     ]

@@ -267,6 +267,8 @@ def _unknown_key(path: str, entry: str) -> str:
     known = trunk_keys(entry)
     if group in known and "." in path:  # of a group's own keys, which its files have
         known = [key for key in _group_keys(group) if key != path]  # which another choice of the group has
+    if inner := [key for key in known if key.startswith(f"{path}.")]:
+        return f"{path}: is no value of its own; set {' or '.join(inner[:8])}"
     close = difflib.get_close_matches(path, known, n=1) or difflib.get_close_matches(
         path.rpartition(".")[2], ["weight", "term"] if group == "objective" else [], n=1
     )

@@ -107,7 +107,7 @@ def test_another_question_begins_anew_and_test_is_labelled(tmp_path):
 def test_what_cannot_be_measured_is_told_at_the_start(tmp_path):
     with pytest.raises(UserError, match="no metric 'sdw'; did you mean swd"):
         run(tmp_path / "a", "evaluate.metrics=[sdw]")
-    with pytest.raises(UserError, match=r"evaluate\.split=train: val or test"):
+    with pytest.raises(UserError, match=r"evaluate\.split=train: must be one of val, test"):
         run(tmp_path / "b", "evaluate.split=train")
     with pytest.raises(UserError, match=r"evaluate\.images=1: 2 at least"):
         run(tmp_path / "c", "evaluate.images=1")

@@ -1,7 +1,6 @@
-"""train.py's own updates against plain loops written from the hosts' descriptions: what is stepped, when, on what.
+"""CUT's updates with and without accumulation against a plain loop: the discriminator, then the generator.
 
-float64, five steps. CUT and F/LSeSim: (projections,) discriminator, then generator; CycleGAN: generators, then both
-discriminators. All images of a step are of the generator before its update.
+float64, five steps. All images of a step are of the generator before its update. The other hosts: test_releases.py.
 """
 
 import pytest
@@ -11,7 +10,6 @@ import torch.nn.functional as F
 from engine.build import build, build_dataset
 from engine.inputs import Inputs
 from engine.sampling import StepSampler
-from losses.similarity import map_loss, similarity_map
 from tests.compose import UNPAIRED, config
 from train import train
 
@@ -90,50 +88,4 @@ def test_cut_steps_the_discriminator_first(tmp_path, accumulate):
         step(adam_d, of_discriminator(discriminator, fake, batch["target"]))
         both = (contrast(fake, batch["source"]) + contrast(identity, batch["target"])) / 2
         step(adam_g, of_generator(discriminator, fake) + both)
-    assert_reached(parts, saved)
-
-
-def test_cyclegan_steps_the_generators_first(tmp_path):
-    cfg, parts, batches, saved = start(tmp_path, "setting=cycle", "objective=cycle", "loss=none")
-    there, back = parts.generators.values()
-    of_target, of_source = parts.discriminators.values()
-    adam_g, adam_d = adam(cfg, there, back), adam(cfg, of_target, of_source)
-
-    def l1(a, b):
-        return (a - b).abs().mean()
-
-    for batch in batches:
-        source, target = batch["source"], batch["target"]
-        fake, fake_source = there(source), back(target)
-        loss = of_generator(of_target, fake) + of_generator(of_source, fake_source)
-        loss = loss + 10 * (l1(back(fake), source) + l1(there(fake_source), target))
-        step(adam_g, loss + 5 * (l1(there(target), target) + l1(back(source), source)))
-        judged = of_discriminator(of_target, fake, target) + of_discriminator(of_source, fake_source, source)
-        step(adam_d, judged)
-    assert_reached(parts, saved)
-
-
-def test_lsesim_steps_its_projections_then_the_discriminator_then_the_generator(tmp_path):
-    term = ("objective.spatial.term.augment=false", "objective.spatial.term.window=8")
-    cfg, parts, batches, saved = start(tmp_path, "setting=unpaired", "objective=lsesim", *VGG, *term)
-    generator, discriminator, encoder = parts.generator, parts.discriminators["discriminator"], parts.encoder
-    heads = parts.late.objective.terms["spatial"].heads
-    adam_g, adam_d, adam_p = adam(cfg, generator), adam(cfg, discriminator), adam(cfg, heads)
-
-    def maps(image):
-        return [similarity_map(h(f), None, "window", 8) for h, f in zip(heads, encoder(image), strict=True)]
-
-    for batch in batches:
-        source, target = batch["source"], batch["target"]
-        fake = generator(source)
-        rows = [[F.normalize(x, dim=-1) for x in maps(image)] for image in (source, fake.detach(), target.flip(-1, -2))]
-        own = 0
-        for a, b, c in zip(*rows, strict=True):
-            logits = torch.cat([a @ b.mT, a @ c.mT, b @ c.mT], -1) / 0.07
-            truth = torch.arange(logits.shape[1]).repeat(len(logits))
-            own = own + F.cross_entropy(logits.flatten(0, 1), truth) / 2
-        step(adam_p, own)
-        step(adam_d, of_discriminator(discriminator, fake, target))
-        spatial = sum(map_loss(a, b.detach()) for a, b in zip(maps(fake), maps(source), strict=True)) / 2
-        step(adam_g, of_generator(discriminator, fake) + 10 * spatial)
     assert_reached(parts, saved)

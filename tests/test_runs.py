@@ -129,7 +129,7 @@ def test_a_file_never_unpacks_to_more_than_its_size(tmp_path):
         ({"config": "["}, "not a whole checkpoint"),
         ({"config": "[" * 100_000}, "not a whole checkpoint"),
         ({"config": "{}"}, "its config has no dataset"),
-        ({"inputs": json.dumps({**INPUTS, "extra": 1})}, "inputs: expected the keys"),
+        ({"inputs": json.dumps({**INPUTS, "extra": 1})}, "keys of source_channels"),
         ({"inputs": json.dumps({**INPUTS, "source_channels": "3"})}, "source_channels is '3'"),
         ({"networks": [1]}, r"its networks is '\[1\]'"),
         ({"networks": {"generator": {"weight": 1}}}, "its network generator is no set of tensors"),

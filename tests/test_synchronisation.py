@@ -61,7 +61,7 @@ class Over(Exception):
 def unreadable(monkeypatch):
     """Training on the meta device, for STEPS steps, with the modes on in all of them."""
     plain, enabled, adam = torch.autocast, torch.is_autocast_enabled, torch.optim.Adam
-    monkeypatch.setattr(distributed, "choose_device", lambda name: META)
+    monkeypatch.setattr(distributed, "choose_device", lambda name, key: META)
     monkeypatch.setattr(FiniteGuard, "_read", staticmethod(lambda pending: None))
     # What torch has not for this device: autocast, and the fused kernel of Adam.
     monkeypatch.setattr(torch, "autocast", lambda kind, *args, **options: plain("cpu", enabled=False))

@@ -250,7 +250,9 @@ def test_identity_wants_as_many_channels_on_both_sides(tmp_path):
         ConfigError, match=r"objective\.contrast: reads what a generator makes of its own target domain"
     ):
         train(own(root, *CUT[:2], "encoder=pixel"), tmp_path / "run")
-    with pytest.raises(UserError, match=r"encoder=generator: ResnetGenerator takes 1 channels and gives 3"):
+    with pytest.raises(
+        UserError, match=r"encoder=generator: encodes the images of both sides, but sources have 1 and targets 3"
+    ):
         train(own(root, *CUT), tmp_path / "run")
 
 
