@@ -26,8 +26,8 @@ SETTLED = 1e-9  # the iteration ends early where all that is left of it cannot c
 NEGLIGIBLE = 1e-12  # share of the gradient that may be left out where the iterations have converged
 COARSE = 1e-6  # change of a log scaling from which on float32 would add more rounding than progress
 CPU_BLOCK = 2**18  # entries of K that stay in the cache of one core: what is read for y is there for x
-# At most so many rows and columns of K are added up in its own precision. Rounding has the same sign in every iteration,
-# and on some processors one long float32 sum per row left 1.4e-5 in the log plan after 50 iterations, here 2e-6.
+# At most so many rows and columns of K are added up in its own precision. Rounding has the same sign in every
+# iteration: on some processors one float32 sum per row left 1.4e-5 in the log plan after 50 iterations, these 2e-6.
 CPU_ROWS, CPU_COLUMNS = 128, 256
 
 

@@ -109,7 +109,7 @@ def test_what_cannot_be_measured_is_told_at_the_start(tmp_path):
         run(tmp_path / "a", "evaluate.metrics=[sdw]")
     with pytest.raises(UserError, match=r"evaluate\.split=train: must be one of val, test"):
         run(tmp_path / "b", "evaluate.split=train")
-    with pytest.raises(UserError, match=r"evaluate\.images=1: 2 at least"):
+    with pytest.raises(UserError, match=r"evaluate\.images=1: must be at least 2"):
         run(tmp_path / "c", "evaluate.images=1")
     with pytest.raises(UserError, match="segmenter=FILE"):
         run(tmp_path / "d", "evaluate.metrics=[segmentation]")

@@ -106,7 +106,7 @@ def test_a_pipe_named_as_input_or_palette_does_not_hang(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     assert "neither a file nor a folder" in error_of(find_inputs, tmp_path / "pipe.png")
     make(tmp_path, names=["a"])
-    assert "no plain file" in error_of(paired, tmp_path, palette=tmp_path / "pipe.png")
+    assert "is no file" in error_of(paired, tmp_path, palette=tmp_path / "pipe.png")
     (tmp_path / "train/target/a.png").unlink()
     os.mkfifo(tmp_path / "train/target/a.png")
     assert "holds no images" in error_of(paired, tmp_path)
