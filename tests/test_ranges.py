@@ -78,7 +78,7 @@ def refused(monkeypatch, capfd, tmp_path):
         ("test", ["checkpoint=x", "split=everything"], "split=everything: must be one of train, val, test"),
         ("test", ["checkpoint=x", "batch_size=two"], "batch_size=two: must be a whole number"),
         ("test", ["checkpont=x"], "checkpont: no such key; did you mean 'checkpoint'?"),
-        ("test", ["dataset=shapes"], "dataset: no such key; `--cfg job` prints every key there is"),
+        ("test", ["dataset=shapes"], "dataset: no such key; did you mean 'dataset.root'?"),
         ("evaluate", ["fake=a", "real=b", "images=0"], "images=0: must be at least 2, or null"),
         ("evaluate", ["fake=a", "real=b", "batch_size=0"], "batch_size=0: must be at least 1"),
         ("evaluate", ["fake=a", "real=b", "far=nan"], "far=nan: must be a finite number"),
@@ -209,5 +209,6 @@ def test_every_schema_is_what_its_file_says():
         )
         check_ranges(cfg)
     assert "train.steps" in trunk_keys() and "batch_size" in trunk_keys("test") and "dataset" not in trunk_keys("test")
+    assert {"dataset.root", "dataset.palette"} < set(trunk_keys("test"))
     assert outside(0, Train.__annotations__["batch_size"]) == "at least 1"
     check_ranges(config("experiment=demo"), Config)
