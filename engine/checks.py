@@ -25,6 +25,8 @@ def check(node: Any, path: str = "") -> None:
         ConfigError: naming the path and the cure. Arguments without a value in a `_partial_` node are the
             engine's to complete.
     """
+    if not isinstance(node, DictConfig | ListConfig):
+        raise ConfigError(f"{path}={node}: must be a constructor with its arguments")
     keys: list[Any] = list(node) if isinstance(node, DictConfig) else list(range(len(node)))
     for key in keys:
         if OmegaConf.is_missing(node, key):

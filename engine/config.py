@@ -3,14 +3,13 @@
 Nothing here imports torch: `--help` and a mistyped key answer at once.
 """
 
-import dataclasses
 import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
@@ -192,11 +191,11 @@ def below(path: str, key: str) -> str:
 def trunk_keys(entry: str = "train") -> list[str]:
     """Dotted names of the typed keys of a command, for 'did you mean'."""
     schema: Any = Config if entry == "train" else schemas.ENTRIES[entry]
-    types_of = {field.name: field.type for field in dataclasses.fields(schema)}
-    groups = {name: kind for name, kind in types_of.items() if dataclasses.is_dataclass(kind)}
-    return [name for name in schema.__dataclass_fields__ if name not in groups] + [
-        f"{group}.{name}" for group, types in groups.items() for name in types.__dataclass_fields__
-    ]
+    found: list[str] = []
+    for name, hint in get_type_hints(schema).items():
+        inner = getattr(hint, "__dataclass_fields__", {})
+        found += [f"{name}.{key}" for key in inner] or [name]
+    return found
 
 
 # Overrides that never change what a step computes, so that a run folder is found again under any of them; and the seed,

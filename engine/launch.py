@@ -264,7 +264,7 @@ def _unknown_key(path: str, entry: str) -> str:
     from engine.config import trunk_keys
 
     group = path.partition(".")[0]
-    known = trunk_keys(entry)
+    known = [key for key in trunk_keys(entry) if key != path]
     if group in known and "." in path:  # of a group's own keys, which its files have
         known = [key for key in _group_keys(group) if key != path]  # which another choice of the group has
     if inner := [key for key in known if key.startswith(f"{path}.")]:

@@ -208,7 +208,9 @@ def fits(value: Any, hint: Any) -> bool:
     if hint in (str, Path):
         return isinstance(value, str)
     if origin is Mapping:
-        return isinstance(value, dict) and all(fits(key, arguments[0]) for key in value)
+        return isinstance(value, dict) and all(
+            fits(key, arguments[0]) and fits(item, arguments[1]) for key, item in value.items()
+        )
     if origin in (list, tuple, Sequence) or hint in (list, tuple):
         if not isinstance(value, list):
             return False

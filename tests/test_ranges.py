@@ -208,6 +208,7 @@ def test_every_schema_is_what_its_file_says():
             and f"{entry}_schema" in (CONFIGS / f"{entry}.yaml").read_text()
         )
         check_ranges(cfg)
-    assert "train.steps" in trunk_keys() and "batch_size" in trunk_keys("test") and "dataset.root" in trunk_keys("test")
+    assert "train.steps" in trunk_keys() and "batch_size" in trunk_keys("test") and "dataset" not in trunk_keys("test")
+    assert {"dataset.root", "dataset.palette"} < set(trunk_keys("test"))
     assert outside(0, Train.__annotations__["batch_size"]) == "at least 1"
     check_ranges(config("experiment=demo"), Config)

@@ -115,6 +115,8 @@ SIZES = {
     "lengths": put("dataset.lengths", {"test": 10**9, "train": 8}),
     "nan": put("objective.gan.weight", float("nan")),
     "huge": put("seed", 10**40),
+    "no length": put("dataset.lengths", {"test": None, "train": 8}),
+    "no constructor": put("model.discriminator", True),
     "deep": put("deviations_data", json.loads("[" * 60 + "]" * 60)),
     "long": put("deviations", ["x"] * 600),
     "many": put("paper", {f"a{n}": 1 for n in range(200)}),
@@ -144,10 +146,14 @@ def test_training_from_a_checkpoint_takes_its_weights_alone(trained, tmp_path):
     assert not (tmp_path / "mark").exists()
 
 
+USED = {name: ["analyze"] for name in ("stages", "no constructor")}  # by which commands; the others read it not
+USED |= {name: ["evaluate"] for name in ("size", "pixels", "lengths", "no length")}
+
+
 @pytest.mark.parametrize("name", SIZES)
 def test_sizes_of_a_file_are_bounded_before_anything_is_built(trained, commands, tmp_path, name):
     folder = written(tmp_path / "run", trained, SIZES[name])
-    used = ["analyze"] if name == "stages" else ["evaluate"] if name in ("size", "pixels", "lengths") else commands
+    used = USED.get(name, commands)
     for command in used:
         function, cfg = commands[command]
         with pytest.raises(UserError) as refused:
