@@ -389,7 +389,8 @@ class Harness:
         """Of a run that ended otherwise: "set aside" where only what was damaged differs, and a line says it."""
         name = next((name for name in ("log.jsonl", "best.pt") if kind.startswith(name)), "")
         said = any(name in line for line in again.output.splitlines()) if name else False
-        kept = kind.endswith("removed") or before.get(name) in contents(folder).values()
+        empty = zlib.crc32(b"")  # of a file that is gone, nothing can be kept
+        kept = before.get(name, empty) in (empty, *contents(folder).values())
         others = differing(whole, folder, name)
         return "set aside" if said and kept and not others else "lost" if said else "silent"
 
