@@ -369,7 +369,10 @@ def test_layers_and_directions_are_logged_and_change_nothing(tmp_path):
     weight = config(*TINY).objective.contrast.weight
     run(tmp_path / "plain", *options)
     run(tmp_path / "logged", *options, "train.log_layers=true")
-    assert_same(without_config(state(tmp_path / "plain")), without_config(state(tmp_path / "logged")))
+    plain_state, logged_state = (without_config(state(tmp_path / name)) for name in ("plain", "logged"))
+    for found in (plain_state, logged_state):
+        del found["record"]["log"]  # the digest of the log's lines, which have more values here
+    assert_same(plain_state, logged_state)
     for plain, row in zip(lines(tmp_path / "plain"), lines(tmp_path / "logged"), strict=True):
         parts = {name: row.pop(name) for name in list(row) if name.startswith("contrast/")}
         assert row == plain
